@@ -1,0 +1,30 @@
+# Two commands are all that a newcomer needs: make demo, make test.
+.PHONY: help setup demo test lint bench bank clean
+python := .venv/bin/python
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 10
+
+setup:  ## install what the other commands need (Debian 12; root or sudo)
+	@.ci/setup
+
+demo: setup  ## a libvirt VM goes from "no /dev/kvm" to "guest code ran"
+	@$(python) -m tests.lab.demo
+
+test: lint  ## every test that this machine can bring up
+	@$(python) -m pytest
+
+lint: setup  ## ruff and mypy
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+	@$(python) -m mypy
+
+bench: setup  ## speed, as ratios side by side in one run
+	@$(python) -m benchmarks
+
+bank: setup  ## boot the bank of machines; write who was right about them into docs/explanation/proved.md
+	@$(python) -m tests.lab.bank --write
+
+clean:  ## remove the environment and the lab's cache
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nestvirt-lab"

@@ -1,0 +1,93 @@
+"""Every error that nestvirt raises on purpose.
+
+    Error
+    ├── TargetError        the target is unknown, ambiguous, or written wrongly           exit 2
+    ├── SettingsError      an option, environment variable or file cannot be used         exit 2
+    ├── MissingExtra       the Python package of a backend is not installed               exit 2
+    ├── ConnectionFailed   no answer from the hypervisor                                  exit 3
+    ├── AccessDenied       it answered, and refused these credentials or this action      exit 3
+    ├── GuestUnreachable   there is no way into the guest, or it did not answer in time   exit 3
+    ├── Busy               another run is working on the same VM                          exit 1
+    ├── PowerError         the VM did not stop, or did not start                          exit 1
+    ├── ChangeRejected     the hypervisor refused a setting, or did not keep it           exit 1
+    ├── JournalError       the record of a run cannot be written, read, or replayed       exit 1
+    └── Interrupted        the user stopped the run; what it had changed was put back     exit 130
+
+An error says what happened (message), what was seen (evidence), and what to do now (cure).
+"""
+
+
+class Error(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        message: what happened, one sentence without a full stop.
+        evidence: what was seen: the product's own words, a path, a value. Never a secret.
+        cure: what the user can do now.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, evidence: str = "", cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.evidence = evidence
+        self.cure = cure
+
+
+class TargetError(Error):
+    """The target is unknown, ambiguous, or written wrongly."""
+
+    exit_code = 2
+
+
+class SettingsError(Error):
+    """An option, environment variable or configuration file cannot be used."""
+
+    exit_code = 2
+
+
+class MissingExtra(Error):
+    """The Python package that a backend needs is not installed."""
+
+    exit_code = 2
+
+
+class ConnectionFailed(Error):
+    """The hypervisor did not answer."""
+
+    exit_code = 3
+
+
+class AccessDenied(Error):
+    """The hypervisor answered and refused the credentials, or what they asked for."""
+
+    exit_code = 3
+
+
+class GuestUnreachable(Error):
+    """There is no way into the guest, or it did not answer in time."""
+
+    exit_code = 3
+
+
+class Busy(Error):
+    """Another run is working on the same VM."""
+
+
+class PowerError(Error):
+    """The VM did not stop, or did not start."""
+
+
+class ChangeRejected(Error):
+    """The hypervisor refused a setting, or did not keep it."""
+
+
+class JournalError(Error):
+    """The record of a run cannot be written, read, or replayed."""
+
+
+class Interrupted(Error):
+    """The user stopped the run; what it had changed was put back."""
+
+    exit_code = 130

@@ -1,0 +1,207 @@
+"""The types that every part of nestvirt speaks. Frozen data: no I/O, no decisions about order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from nestvirt.errors import TargetError
+
+PROOF = "guest-kvm-run"
+"""Check id of the one finding that proves nesting: guest code ran through /dev/kvm."""
+
+
+class Layer(StrEnum):
+    """Where in the chain a finding was made, outermost first."""
+
+    HOST = "host"
+    VM = "vm"
+    GUEST = "guest"
+    CLUSTER = "cluster"
+
+
+class Status(StrEnum):
+    """What a check found. UNKNOWN means that it could not be read; it never stands for a default."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+    SKIP = "skip"
+
+
+class Power(StrEnum):
+    """A VM's power state."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the user names: a VM or host of one backend, written ``libvirt:web-01`` or ``libvirt@lab:web-01``."""
+
+    backend: str
+    name: str
+    profile: str | None = None
+
+    _FORM = re.compile(r"(?P<backend>[a-z]+)(@(?P<profile>[\w.-]+))?:(?P<name>.+)", re.DOTALL)
+
+    def __str__(self) -> str:
+        profile = f"@{self.profile}" if self.profile else ""
+        return f"{self.backend}{profile}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a target back from its written form.
+
+        Raises:
+            TargetError: the text is not of the form ``backend[@profile]:name``.
+        """
+        match = cls._FORM.fullmatch(text)
+        if match is None:
+            raise TargetError(
+                f"{text!r} is not a target",
+                evidence="a target is written backend[@profile]:name",
+                cure="for example: libvirt:web-01",
+            )
+        return cls(match["backend"], match["name"], match["profile"])
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM as its hypervisor identifies it.
+
+    Attributes:
+        id: the identity that does not change when the VM is renamed (libvirt: the UUID).
+        name: what its users call it.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user wants of a VM.
+
+    Attributes:
+        nested: True to have nesting, False to have none.
+        cpu: the CPU mode or model to use, in the backend's own words; None for its best choice.
+    """
+
+    nested: bool = True
+    cpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting, in the hypervisor's own words. None stands for a setting that is not there."""
+
+    setting: str
+    before: str | None
+    after: str | None
+
+    def undone(self) -> Change:
+        """The change that takes this one back."""
+        return replace(self, before=self.after, after=self.before)
+
+
+@dataclass(frozen=True)
+class ColdBoot:
+    """The setting is right already, but only a power cycle makes it effective."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question that was asked, and its answer.
+
+    Attributes:
+        check: stable id, ``layer-subject[-aspect]``; it is also the anchor in docs/runbooks.
+        evidence: what was read, and where.
+        cure: the one thing to do now, for people; empty where nothing is ill.
+        fix: what nestvirt itself would do; the plan is made of these.
+    """
+
+    check: str
+    layer: Layer
+    status: Status
+    evidence: str
+    cure: str = ""
+    fix: Change | ColdBoot | None = None
+
+    @property
+    def ill(self) -> bool:
+        """True where something is wrong, or could not be read."""
+        return self.status in (Status.FAIL, Status.WARN, Status.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done, and what stands against it."""
+
+    changes: tuple[Change, ...]
+    cold_boot: bool
+    blockers: tuple[Finding, ...]
+
+    @property
+    def empty(self) -> bool:
+        """True where there is nothing to do."""
+        return not self.changes and not self.cold_boot
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the probe concluded inside a guest, or on this machine.
+
+    Attributes:
+        verdict: works, works-emulated, off, unknown, or not-proven (flags were read, nothing was run).
+        cause: the first broken link where the verdict is not works.
+        channel: the way into the guest that was used ("local" for this machine).
+        numbers: measured figures by name with their unit as suffix, such as ``exit_ns`` and ``loops_per_s``.
+    """
+
+    verdict: str
+    cause: str | None
+    channel: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one run has to say about one target."""
+
+    target: str
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...] = ()
+    proof: Proof | None = None
+    run: str | None = None
+    remains: tuple[str, ...] = ()
+    goal: Goal = Goal()
+
+    @property
+    def first_broken(self) -> Finding | None:
+        """The first failed check along the chain, which is the one to cure first."""
+        order = list(Layer)
+        failed = [f for f in self.findings if f.status is Status.FAIL]
+        return min(failed, key=lambda f: order.index(f.layer), default=None)
+
+    @property
+    def conclusion(self) -> Status:
+        """FAIL where something failed, PASS where the goal was seen to be met, else UNKNOWN.
+
+        A host that could not be read does not matter once guest code has been seen to run.
+        """
+        if self.first_broken is not None:
+            return Status.FAIL
+        if self.goal.nested and any(f.check == PROOF and f.status is Status.PASS for f in self.findings):
+            return Status.PASS
+        return Status.UNKNOWN if any(f.status is Status.UNKNOWN for f in self.findings) else Status.PASS
+
+
+def dedupe(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """The changes in order, each once: several findings may share one fix."""
+    return tuple(dict.fromkeys(changes))
