@@ -1,0 +1,62 @@
+"""Debian packages that are only unpacked, never installed: kernel, agent, sshd, and what they are linked with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.lab import LabError
+from tests.lab.cache import cached
+
+DOWNLOAD_SECONDS = 600
+
+
+def unpacked(name: str, packages: Sequence[str]) -> Path:
+    """A folder with the content of these packages, in the versions that this machine's apt knows."""
+
+    def build(tree: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for package in _download(packages, Path(scratch)):
+                _run(["dpkg-deb", "--extract", str(package), str(tree)])
+
+    return cached(name, " ".join(sorted(packages)), build)
+
+
+def dependency(package: str, prefix: str) -> str:
+    """The package whose name starts with prefix and on which a meta package depends.
+
+    Raises:
+        LabError: there is none.
+    """
+    for attempt in ("with the lists at hand", "after an update"):
+        if attempt == "after an update":
+            _update()
+        shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True)
+        for line in shown.stdout.splitlines():
+            relation, _, other = line.strip().partition(": ")
+            if relation == "Depends" and other.startswith(prefix):
+                return other
+    raise LabError(f"{package} depends on no {prefix}*: {shown.stderr.strip()}")
+
+
+def _download(packages: Sequence[str], into: Path) -> list[Path]:
+    # As root apt would download as the user _apt, who may not write here.
+    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages]
+    if subprocess.run(command, cwd=into, capture_output=True, timeout=DOWNLOAD_SECONDS).returncode != 0:
+        _update()
+        _run(command, cwd=into)
+    return sorted(into.glob("*.deb"))
+
+
+def _update() -> None:
+    """Fetch apt's lists: on a fresh machine there are none, and old ones name versions that are gone."""
+    _run([*([] if os.geteuid() == 0 else ["sudo"]), "apt-get", "-qq", "update"])
+
+
+def _run(command: Sequence[str], cwd: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
+    if done.returncode != 0:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
