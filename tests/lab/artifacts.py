@@ -1,6 +1,6 @@
-"""The lab's guest: Debian's cloud kernel, and an initramfs with busybox, qemu-ga, python3, kmod and KVM's modules.
+"""The lab's guest: Debian's cloud kernel, and an initramfs with busybox, qemu-ga, python3, kmod and KVM.
 
-Nothing is installed and no image is made: packages are unpacked, trimmed, and packed for the kernel to unpack.
+Nothing is installed and no disk image is made: packages are unpacked, trimmed, and packed for the kernel.
 """
 
 from __future__ import annotations
@@ -49,10 +49,17 @@ TRIM = (
     "usr/share",
     "usr/lib/x86_64-linux-gnu/audit",
     "usr/lib/x86_64-linux-gnu/gconv",
-    *(
-        f"usr/lib/python3.11/{package}"
-        for package in ("asyncio", "curses", "dbm", "distutils", "ensurepip", "lib2to3", "pydoc_data", "test", "tkinter")
-    ),
+)
+TRIM_PYTHON = (
+    "asyncio",
+    "curses",
+    "dbm",
+    "distutils",
+    "lib2to3",
+    "pydoc_data",
+    "sqlite3",
+    "test",
+    "unittest",
 )
 
 TEXTS = {
@@ -80,8 +87,14 @@ def artifacts() -> Artifacts:
     """The lab's guest, built first if it has not been yet."""
     kernel = kernel_tree()
     programs = unpacked("guest-packages", (*PROGRAMS, *LIBRARIES))
-    ours = [path.read_text() for path in sorted(OURS.iterdir()) if path.is_file()]
-    recipe = "\0".join([Path(__file__).read_text(), Path(cpio.__file__).read_text(), kernel.name, programs.name, *ours])
+    sources = [
+        Path(__file__),
+        Path(cpio.__file__),
+        *sorted(OURS.glob("*.*")),
+        OURS / "init",
+        OURS / "shutdown",
+    ]
+    recipe = "\0".join([kernel.name, programs.name, *(source.read_text() for source in sources)])
     built = cached("guest", recipe, lambda folder: _build(folder, kernel, programs))
     return Artifacts(built / "vmlinuz", built / "initramfs.gz")
 
@@ -95,7 +108,7 @@ def _build(folder: Path, kernel: Path, programs: Path) -> None:
     shutil.copyfile(next((kernel / "boot").glob("vmlinuz-*")), folder / "vmlinuz")
     tree = folder / "tree"
     shutil.copytree(programs, tree, symlinks=True)
-    for unwanted in TRIM:
+    for unwanted in (*TRIM, *(f"usr/lib/python3.11/{package}" for package in TRIM_PYTHON)):
         shutil.rmtree(tree / unwanted, ignore_errors=True)
     for name in ("dev", "etc/modprobe.d", "nv", "proc", "root", "run", "sys", "tmp", "var/run"):
         (tree / name).mkdir(parents=True, exist_ok=True)
@@ -129,9 +142,8 @@ def _add_modules(tree: Path, modules: Path) -> None:
 def _with_dependencies(modules: Path) -> list[str]:
     """Paths of MODULES and of all that they depend on, relative to the kernel's module folder."""
     tree = modules.parents[2]
-    shown = subprocess.run(
-        [_depmod(), "--dry-run", "--basedir", str(tree), modules.name], check=True, capture_output=True, text=True
-    )
+    command = [_depmod(), "--dry-run", "--basedir", str(tree), modules.name]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
     wanted = []
     for line in shown.stdout.splitlines():
         path, _, needs = line.partition(":")

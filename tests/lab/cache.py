@@ -1,4 +1,4 @@
-"""What is expensive to make is made once: outside the repository, whole or not at all, by one builder at a time."""
+"""What is expensive is made once: outside the repository, whole or not at all, by one builder at a time."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """Archives in the kernel's initramfs format (newc), written without cpio(1), hence without root.
 
-The kernel unpacks archives that lie one after the other in the same initrd over each other: a file is added to a
+The kernel unpacks archives that lie one after the other in an initrd over each other: a file is added to a
 finished guest by appending a second, small archive.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ def entry_of(path: Path, inside: str) -> Entry:
     """What lies at path on this machine, as an entry of that name."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
-        return Entry(inside, os.readlink(path).encode(), mode)
+        return Entry(inside, bytes(path.readlink()), mode)
     return Entry(inside, path.read_bytes() if stat.S_ISREG(mode) else b"", mode)
 
 

@@ -1,4 +1,4 @@
-"""Debian packages that are only unpacked, never installed: kernel, agent, sshd, and what they are linked with."""
+"""Debian packages that are only unpacked, never installed: kernel, agent, sshd, and their libraries."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An isolated libvirtd of the lab's own: its own folders, sockets and configuration, and guests that really boot.
+"""An isolated libvirtd of the lab's own: its folders, sockets and configuration, and guests that really boot.
 
-It is a session daemon with private XDG folders, so it needs no privilege and sees nothing of the machine's own libvirt.
-A session daemon cannot be root; started by root it runs as nobody, and root still reaches its sockets and files.
-The same connection URI serves libvirt-python, virsh, and any number of processes at the same time.
+It is a session daemon with private XDG folders, so it needs no privilege and sees nothing of the machine's
+own libvirt. A session daemon cannot be root; started by root it runs as nobody, and root still reaches its
+sockets and files. Its URI serves libvirt-python, virsh, and any number of processes at the same time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ CHANNEL = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent
 
 
 def cpu(model: str, *, svm: bool) -> str:
-    """The <cpu> element of a TCG guest. Without check='none' libvirt asks the *host's* CPU for svm, and refuses."""
+    """The <cpu> element of a TCG guest. Without check='none' libvirt asks the *host's* CPU for svm."""
     policy = "require" if svm else "disable"
     return (
         f"<cpu mode='custom' match='exact' check='none'><model fallback='allow'>{model}</model>"
@@ -147,7 +147,7 @@ class LibvirtLab:
             model: its CPU model.
             agent: what answers in the guest: real, none, noexec, liar, flood or mute.
             cpu_xml: the whole <cpu> element, in place of model and svm; empty for none.
-            memory_mib: its memory; 160 is the least that boots.
+            memory_mib: its memory; 160 is enough, 128 is not.
             extra_cmdline: further words for the guest, such as nv.python=no (docs/reference/lab.md).
             channel: whether there is a channel for the agent at all.
         """
@@ -202,7 +202,7 @@ class LibvirtLab:
             return ""
 
     def remove(self, name: str) -> None:
-        """Remove a guest whatever state it is in, with managed save and snapshots; no error where there is none."""
+        """Remove a guest in whatever state, with managed save and snapshots; no error where there is none."""
         self.virsh("destroy", name, check=False)
         self.virsh("undefine", "--managed-save", "--snapshots-metadata", name, check=False)
         self._console(name).unlink(missing_ok=True)
@@ -223,7 +223,7 @@ class LibvirtLab:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ours(self, pid_file: Path) -> int | None:
-        """The process in a pid file, if it runs and is one of this lab's: their command lines name its folder."""
+        """The process in a pid file, if it runs and is of this lab: its command line names our folder."""
         try:
             pid = int(pid_file.read_text())
             return pid if str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else None
@@ -248,11 +248,12 @@ class LibvirtLab:
             as_whom = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
             for path in (self.folder, *self.folder.rglob("*")):
                 os.chown(path, NOBODY, NOBODY)
-        xdg = {f"XDG_{kind.upper()}_HOME": str(self.folder / kind) for kind in ("cache", "config", "data")}
+        env = {f"XDG_{kind.upper()}_HOME": str(self.folder / kind) for kind in ("cache", "config", "data")}
+        env |= {"PATH": PATH, "HOME": str(self.folder), "XDG_RUNTIME_DIR": str(self.folder / "run")}
         with (self.folder / "libvirtd.log").open("wb") as log:
             self._daemon = subprocess.Popen(
                 [*as_whom, "libvirtd", "--config", str(self.folder / "libvirtd.conf")],
-                env={"PATH": PATH, "HOME": str(self.folder), "XDG_RUNTIME_DIR": str(self.folder / "run"), **xdg},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -263,14 +264,15 @@ class LibvirtLab:
     def _listens(self) -> bool:
         assert self._daemon is not None
         if self._daemon.poll() is not None:
-            raise LabError(f"libvirtd ended: {(self.folder / 'libvirtd.log').read_text(errors='replace')[-500:]}")
+            log = (self.folder / "libvirtd.log").read_text(errors="replace")
+            raise LabError(f"libvirtd ended: {log[-500:]}")
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
             client.connect(self.uri.partition("socket=")[2])
             return True
         return False
 
-    # To learn what QEMU can do, libvirt starts it several times (4 s). It keeps what it learnt in its cache folder and
-    # checks that against the programs' times, so what one daemon learnt is of use to the next.
+    # To learn what QEMU can do, libvirt starts it several times (4 s). It keeps what it learnt in its cache
+    # folder and checks that against the programs' times: what one daemon learnt is of use to the next.
 
     def _recall_capabilities(self) -> None:
         kept = home() / "capabilities"

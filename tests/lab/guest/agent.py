@@ -6,10 +6,12 @@ Runs inside the guest on its own: ``python3 -I agent.py liar|flood|mute``.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PORT = "/dev/virtio-ports/org.qemu.guest_agent.0"
@@ -21,14 +23,14 @@ LIES = {
     "cause": ["works"],
     "nested": True,
     "findings": [
-        {"check": "guest-kvm-run", "status": "pass", "evidence": "\u001b]0;owned\u0007\r\n\u0000\u202e", "cure": None},
+        {"check": "guest-kvm-run", "status": "pass", "evidence": "\u001b]0;owned\u0007\r\n\u0000\u202e"},
         {"check": "guest-kvm-run\u001b[8m", "status": "PASS!", "evidence": 42},
         "works",
     ],
 }
 
-# Below the 10 MiB at which libvirt itself refuses an answer, so that it reaches the reader.
-FLOOD = b'{"schema_version": 1, "verdict": "works", "findings": [' + b" " * (6 << 20)
+# In base64 just below the 4 MiB that libvirt's protocol carries in one answer, so that it reaches the reader.
+FLOOD = b'{"schema_version": 1, "verdict": "works", "findings": [' + b" " * (5 << 19)
 
 COMMANDS = ("guest-exec", "guest-exec-status", "guest-info", "guest-ping", "guest-shutdown", "guest-sync")
 
@@ -44,7 +46,7 @@ def answer(command: str, arguments: dict[str, Any], output: bytes) -> Any:
         "guest-shutdown": {},
         "guest-info": {
             "version": "7.2.0",
-            "supported_commands": [{"name": name, "enabled": True, "success-response": True} for name in COMMANDS],
+            "supported_commands": [{"name": name, "enabled": True} for name in COMMANDS],
         },
         "guest-exec": {"pid": 4242},
         "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": base64.b64encode(output).decode()},
@@ -53,13 +55,15 @@ def answer(command: str, arguments: dict[str, Any], output: bytes) -> Any:
 
 def serve(output: bytes, *, mute: bool) -> None:
     """Answer requests for ever, or only take them."""
-    with open(PORT, "r+b", buffering=0) as port:
+    with Path(PORT).open("r+b", buffering=0) as both:  # the port can be open once only
+        port = io.BufferedRWPair(both, both)
         while True:
             line = port.readline()
             if not line:  # nobody is at the other end
                 time.sleep(0.1)
             elif not mute:
                 port.write(reply(line, output))
+                port.flush()
 
 
 def reply(line: bytes, output: bytes) -> bytes:
