@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -42,7 +41,7 @@ class Power(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """What the user names: a VM or host of one backend, written ``libvirt:web-01`` or ``libvirt@lab:web-01``."""
+    """A VM or host of one backend, as the user names it: ``libvirt:web-01``, ``libvirt@lab:web-01``."""
 
     backend: str
     name: str
@@ -172,7 +171,13 @@ class Proof:
 
 @dataclass(frozen=True)
 class Report:
-    """All that one run has to say about one target."""
+    """All that one run has to say about one target.
+
+    Attributes:
+        run: the journal's id of the run that made the changes, or that was undone.
+        remains: what is left to do, for people.
+        goal: what was wanted of the VM; None for an undo.
+    """
 
     target: str
     findings: tuple[Finding, ...]
@@ -180,7 +185,7 @@ class Report:
     proof: Proof | None = None
     run: str | None = None
     remains: tuple[str, ...] = ()
-    goal: Goal = Goal()
+    goal: Goal | None = Goal()
 
     @property
     def first_broken(self) -> Finding | None:
@@ -197,11 +202,7 @@ class Report:
         """
         if self.first_broken is not None:
             return Status.FAIL
-        if self.goal.nested and any(f.check == PROOF and f.status is Status.PASS for f in self.findings):
+        wants_proof = self.goal is not None and self.goal.nested
+        if wants_proof and any(f.check == PROOF and f.status is Status.PASS for f in self.findings):
             return Status.PASS
         return Status.UNKNOWN if any(f.status is Status.UNKNOWN for f in self.findings) else Status.PASS
-
-
-def dedupe(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """The changes in order, each once: several findings may share one fix."""
-    return tuple(dict.fromkeys(changes))

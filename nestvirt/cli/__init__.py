@@ -1,0 +1,103 @@
+"""The command line: parse, call, print, exit. No decisions.
+
+A command's module is imported when it is used, so that ``nestvirt --version`` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from nestvirt import __version__
+from nestvirt.errors import Error
+
+COMMANDS = {
+    "check": "Does nesting work here, or in a VM? Says what is broken first, and proves what works.",
+    "enable": "Give a VM nested virtualization, and prove it by running guest code inside it.",
+    "disable": "Take nested virtualization away from a VM again.",
+    "undo": "Put back exactly what a run changed, also after a crash in its middle.",
+    "probe": "The standalone probe: run it, or print it to carry it elsewhere.",
+}
+"""Command name to its line in the help; the command itself is in the module of that name."""
+
+BUG = 70  # EX_SOFTWARE of sysexits.h
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"nestvirt.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all pass, 1 something fails, 2 usage, 3 could not find out. Documentation: docs/.",
+)
+@click.version_option(__version__, prog_name="nestvirt")
+def cli() -> None:
+    """Enable nested virtualization in a VM, and prove it by running code inside the guest."""
+
+
+def main() -> None:
+    """Entry point: run a command, and turn what it raises into words and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("\nStopped; nothing was changed.", err=True)
+        code = 130
+    except Error as error:
+        show_error(error)
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has left; say nothing more, not even at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:  # the one place for what nobody foresaw
+        if os.environ.get("NESTVIRT_DEBUG"):
+            raise
+        click.echo(
+            f"error: this is a fault in nestvirt: {type(error).__name__}: {error}\n"
+            "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints",
+            err=True,
+        )
+        code = BUG
+    sys.exit(code or 0)
+
+
+def show_error(error: Error) -> None:
+    """What happened, what was seen, what to do now; on stderr."""
+    from nestvirt.printable import printable
+
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(error.message)}", err=True)
+    if error.evidence:
+        click.echo(f"  seen:   {printable(error.evidence)}", err=True)
+    if error.cure:
+        click.echo(f"  do now: {printable(error.cure)}", err=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,87 @@
+"""What a hypervisor's module offers: facts that judge themselves, and a backend that reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, Self
+
+from nestvirt.guest.channel import Channel
+from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
+
+
+class Facts(Protocol):
+    """All that was read about one VM, frozen, with no way back to the hypervisor: so judging is pure."""
+
+    @property
+    def power(self) -> Power:
+        """The VM's power state when the facts were read."""
+
+    def value(self, setting: str) -> str | None:
+        """The configured value of a setting, in the hypervisor's own words; None where it is not set."""
+
+    def judge(self, goal: Goal) -> Sequence[Finding]:
+        """What these facts mean for the goal, in chain order."""
+
+
+class Backend(Protocol):
+    """Reads and writes one hypervisor. It decides nothing: the engine is the only place with an order."""
+
+    accepts_cpu: ClassVar[bool]
+    """True where Goal.cpu means something to this hypervisor."""
+
+    endpoint: Mapping[str, str]
+    """What connects to the same hypervisor again (an address, never a secret); kept in the journal."""
+
+    @classmethod
+    def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+        """Open a connection.
+
+        Args:
+            target: whose backend and profile choose the hypervisor.
+            endpoint: resolved settings by name, such as ``uri``.
+
+        Raises:
+            MissingExtra: the vendor's Python package is not installed.
+            ConnectionFailed: no answer.
+            AccessDenied: it answered and refused.
+        """
+
+    def find(self, name: str) -> Vm:
+        """The one VM of that name or identity.
+
+        Raises:
+            TargetError: there is none (the evidence lists what there is), or more than one.
+        """
+
+    def read(self, vm: Vm) -> Facts:
+        """Read all facts about a VM. Changes nothing."""
+
+    def apply(self, vm: Vm, change: Change) -> None:
+        """Write one setting to the VM's stored configuration, and nothing else.
+
+        Raises:
+            ChangeRejected: refused, or the present value is no longer ``change.before``.
+        """
+
+    def stop(self, vm: Vm, *, timeout: float) -> None:
+        """Ask the guest to shut down, and return when the VM is off.
+
+        Raises:
+            PowerError: it was still on after ``timeout`` seconds.
+        """
+
+    def power_off(self, vm: Vm) -> None:
+        """Cut the VM's power, and return when it is off."""
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        """Start the VM, and return when the hypervisor calls it running.
+
+        Raises:
+            PowerError: it did not start; the evidence has the hypervisor's own words.
+        """
+
+    def channel(self, vm: Vm) -> Channel | None:
+        """The hypervisor's own way into the guest, or None where it has none for this VM."""
+
+    def close(self) -> None:
+        """Close the connection."""

@@ -1,0 +1,48 @@
+"""``nestvirt check``: the whole chain of one VM, or of this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nestvirt.cli.options import guest_options, output_options, target_options, with_options
+from nestvirt.cli.output import Progress, finish, reporting_errors
+from nestvirt.guest import verify
+from nestvirt.model import Goal, Report
+
+
+@click.command()
+@with_options(target_options, guest_options, output_options)
+@click.option("--root", metavar="DIR", help="Judge a saved machine whose / is DIR, in place of this one.")
+@reporting_errors
+def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
+    """Does nesting work? Says what is broken first, with evidence and a cure, and proves what works.
+
+    Without a VM, it checks this machine: guest code is run through /dev/kvm here.
+
+    \b
+    Examples:
+      nestvirt check
+      nestvirt check --libvirt web-01
+      nestvirt check --libvirt web-01 --connect qemu+ssh://root@node1/system -o json
+      nestvirt check --libvirt web-01 --ssh admin@web-01
+    """
+    if options["libvirt"] is None:
+        if options["connect"] or options["ssh"] or options["profile"]:
+            raise click.UsageError(
+                "--connect, --profile and --ssh go with a VM: name one with --libvirt NAME."
+            )
+        probed = verify.probe_here(root=root or "/", load_modules=options["load_modules"])
+        return finish(Report(root or "this machine", probed.findings, proof=probed.proof), output)
+    if root is not None:
+        raise click.UsageError("--root judges a saved machine; it does not go with --libvirt.")
+    # A VM needs the engine and its backend; this machine's own check starts quicker without them.
+    from nestvirt import engine
+    from nestvirt.cli.session import Chosen, opened
+
+    chosen = Chosen(**options)
+    progress = Progress(quiet=quiet or output == "json")
+    with opened(chosen, chosen.required_target(), progress) as session:
+        report = engine.check(session, Goal())
+    return finish(report, output)

@@ -1,0 +1,95 @@
+"""What a command prints: the report on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nestvirt import report
+from nestvirt.errors import Error
+from nestvirt.model import Report
+from nestvirt.printable import printable
+
+if TYPE_CHECKING:  # rich is imported when text is printed
+    from rich.console import Console
+    from rich.status import Status
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def finish(result: Report, output: str, *, planned: bool = False) -> int:
+    """Print the report on stdout; return the exit code.
+
+    Args:
+        planned: it is a dry run's report, which succeeds where its plan can be carried out.
+    """
+    if output == "json":
+        click.echo(report.to_json(result))
+    else:
+        stdout_console().print(report.to_text(result), soft_wrap=not sys.stdout.isatty())
+    return 0 if planned and result.remains else report.exit_code(result)
+
+
+def reporting_errors(function: F) -> F:
+    """With ``-o json``, an error is a JSON object on stdout too; the words on stderr stay."""
+
+    @functools.wraps(function)
+    def wrapped(*args: object, **options: object) -> object:
+        try:
+            return function(*args, **options)
+        except Error as error:
+            if options.get("output") == "json":
+                click.echo(report.error_to_json(error))
+            raise
+
+    return wrapped  # type: ignore[return-value]
+
+
+def stderr_console() -> Console:
+    """Rich's console on stderr; it honours NO_COLOR, and colours only a terminal."""
+    return _console(stderr=True)
+
+
+def stdout_console(width: int | None = None) -> Console:
+    """The same on stdout."""
+    return _console(stderr=False, width=width)
+
+
+def _console(*, stderr: bool, width: int | None = None) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=width)
+
+
+class Progress:
+    """What is under way, on stderr: one live line on a terminal, else a line a step, or nothing at all."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._status: Status | None = None
+
+    def tell(self, step: str, detail: str) -> None:
+        """Show one step."""
+        if self._quiet:
+            return
+        if not self._live:
+            click.echo(f"nestvirt: {step} {printable(detail)}", err=True)
+            return
+        from rich.text import Text
+
+        if self._status is None:
+            self._status = stderr_console().status("")
+            self._status.start()
+        self._status.update(Text(f"{step} {printable(detail)}"))
+
+    def rest(self) -> None:
+        """Leave the terminal alone, for a question or for the end."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -1,0 +1,124 @@
+"""From a command's options to a session: which VM, where, and how to look inside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from nestvirt import backends, engine, report, settings
+from nestvirt.cli.output import Progress, finish, stderr_console
+from nestvirt.engine import Session
+from nestvirt.guest.ssh import SshChannel
+from nestvirt.journal import Journal, Run
+from nestvirt.model import Goal, Plan, Target
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the options of a command name: the VM, and how to look inside it."""
+
+    libvirt: str | None = None
+    connect: str | None = None
+    profile: str | None = None
+    ssh: str | None = None
+    ssh_config: str | None = None
+    load_modules: bool = False
+    timeout: float = 120.0
+
+    def target(self) -> Target | None:
+        """The target that was named, or None."""
+        return None if self.libvirt is None else Target("libvirt", self.libvirt, self.profile)
+
+    def required_target(self) -> Target:
+        """The target; a usage error where none was named."""
+        target = self.target()
+        if target is None:
+            raise click.UsageError("Name a VM, for example: --libvirt web-01")
+        return target
+
+    def endpoint_options(self) -> dict[str, str | None]:
+        """What the command line says of the endpoint, by setting name."""
+        return {"uri": self.connect}
+
+
+@contextmanager
+def opened(
+    chosen: Chosen, target: Target, progress: Progress, *, recorded: Run | None = None
+) -> Iterator[Session]:
+    """Connect, find the VM, and close the connection at the end.
+
+    Args:
+        chosen: the command's options.
+        target: the VM.
+        progress: what shows the steps.
+        recorded: an earlier run, whose own endpoint and VM count in place of the settings and the name.
+    """
+    endpoint: Mapping[str, str]
+    if recorded is None:
+        endpoint = settings.resolve(target.backend, target.profile, chosen.endpoint_options()).values
+    else:
+        endpoint = recorded.endpoint
+    backend = backends.connect(target, endpoint)
+    try:
+        ssh = None
+        if chosen.ssh is not None:
+            ssh = SshChannel(chosen.ssh, ("-F", chosen.ssh_config) if chosen.ssh_config else ())
+        yield Session(
+            backend=backend,
+            target=target,
+            vm=backend.find(recorded.vm.id if recorded else target.name),
+            journal=Journal(settings.state_path()),
+            ssh=ssh,
+            timeout=chosen.timeout,
+            load_modules=chosen.load_modules,
+            tell=progress.tell,
+        )
+    finally:
+        progress.rest()
+        backend.close()
+
+
+def consenting(yes: bool, session: Session, progress: Progress) -> Callable[[Plan], None]:
+    """Show the plan, and ask unless told not to; declining raises click.Abort."""
+
+    def consent(plan: Plan) -> None:
+        progress.rest()
+        console = stderr_console()
+        console.print(f"{session.target}: this will be changed", highlight=False, markup=False)
+        console.print(report.diff(plan.changes), end="")
+        if plan.cold_boot and not plan.changes:
+            console.print("  no setting, but a power cycle is needed", highlight=False)
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                "There is no terminal to ask at; consent with --yes, or look first with --dry-run."
+            )
+        click.confirm("Change it, and power-cycle the VM if it runs?", abort=True, err=True)
+
+    return consent
+
+
+def reach_goal(
+    goal: Goal,
+    *,
+    dry_run: bool,
+    yes: bool,
+    no_restart: bool,
+    force_off: bool,
+    quiet: bool,
+    output: str,
+    **options: Any,
+) -> int:
+    """What enable and disable share: they differ in the goal only."""
+    chosen = Chosen(**options)
+    progress = Progress(quiet=quiet or output == "json")
+    with opened(chosen, chosen.required_target(), progress) as session:
+        manner = engine.Manner(consenting(yes, session, progress), not no_restart, force_off, dry_run)
+        result = engine.reach(session, goal, manner)
+    return finish(result, output, planned=dry_run)

@@ -1,0 +1,49 @@
+"""What a way into a guest is: it runs a program there, with data on its standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+OUTPUT_LIMIT = 1 << 20
+"""Bytes of one output stream that are kept; what a guest sends beyond is dropped and marked."""
+
+NOT_FOUND = 127
+"""Exit code that stands for "no such program", as in a POSIX shell."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program's end inside the guest. Its output is the guest's word: bounded, and never trusted."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False
+
+
+class Channel(Protocol):
+    """A way into one guest."""
+
+    name: str
+
+    def ping(self, *, timeout: float) -> None:
+        """Return when the guest answers.
+
+        Raises:
+            GuestUnreachable: it did not answer within ``timeout`` seconds.
+        """
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        """Run a program to its end; code 127 where the guest has no such program.
+
+        Raises:
+            GuestUnreachable: the guest does not let us, or did not finish within ``timeout`` seconds.
+        """
+
+
+def clipped(code: int, stdout: bytes, stderr: bytes, *, truncated: bool = False) -> Completed:
+    """A Completed whose output is cut to the limit, and says so."""
+    over = truncated or len(stdout) > OUTPUT_LIMIT or len(stderr) > OUTPUT_LIMIT
+    return Completed(code, stdout[:OUTPUT_LIMIT], stderr[:OUTPUT_LIMIT], over)

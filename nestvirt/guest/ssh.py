@@ -1,0 +1,107 @@
+"""A way into a guest over SSH, with OpenSSH's own client."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+
+from nestvirt.errors import GuestUnreachable
+from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, clipped
+
+
+class SshChannel:
+    """OpenSSH, with the user's own configuration; host keys are checked as that says.
+
+    Args:
+        destination: ``user@host`` or a host of the user's ssh_config.
+        options: further ssh options, such as ``("-F", "ssh_config")``.
+    """
+
+    name = "ssh"
+
+    def __init__(self, destination: str, options: Sequence[str] = ()) -> None:
+        self._command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options]
+        self._destination = destination
+
+    def ping(self, *, timeout: float) -> None:
+        """Log in, again and again until the deadline; see Channel."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.run(["true"], timeout=max(1.0, deadline - time.monotonic()))
+            except GuestUnreachable as error:
+                # A wrong key stays wrong; a guest that is still booting refuses or times out.
+                if time.monotonic() + 1 >= deadline or "verification failed" in error.evidence:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        """Run a program over SSH; see Channel."""
+        # ssh hands one string to the remote shell, so quoting is what keeps data data.
+        command = [*self._command, "--", self._destination, shlex.join(argv)]
+        try:
+            done = _run_bounded(command, stdin, timeout)
+        except FileNotFoundError as error:
+            raise GuestUnreachable(
+                "there is no ssh program on this machine",
+                evidence=str(error),
+                cure="install OpenSSH's client",
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise GuestUnreachable(
+                f"the guest did not answer over SSH within {timeout:.0f} s",
+                evidence=f"ssh {self._destination}",
+                cure=f"try: ssh {shlex.quote(self._destination)} true",
+            ) from error
+        if done.code == 255:
+            raise GuestUnreachable(
+                f"SSH to {self._destination} failed",
+                evidence=done.stderr.decode(errors="replace").strip()[-300:],
+                cure=f"make this work first: ssh -o BatchMode=yes {shlex.quote(self._destination)} true",
+            )
+        return done
+
+
+def _run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
+    """Run a program here, holding no more of its output in memory than the limit.
+
+    Raises:
+        subprocess.TimeoutExpired: the deadline passed; the program was killed.
+    """
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile() as source:
+        source.write(stdin)
+        source.seek(0)
+        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process, selectors.DefaultSelector() as selector:
+        assert process.stdout is not None  # noqa: S101 - both are pipes
+        assert process.stderr is not None  # noqa: S101
+        kept = {process.stdout: bytearray(), process.stderr: bytearray()}
+        for stream in kept:
+            selector.register(stream, selectors.EVENT_READ)
+        try:
+            while selector.get_map() and max(map(len, kept.values())) <= OUTPUT_LIMIT:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    raise subprocess.TimeoutExpired(command, timeout)
+                for key, _ in ready:
+                    stream = process.stdout if key.fileobj is process.stdout else process.stderr
+                    chunk = os.read(key.fd, 65536)
+                    kept[stream] += chunk
+                    if not chunk:
+                        selector.unregister(stream)
+            flooded = bool(selector.get_map())
+            if flooded:
+                process.kill()
+            code = process.wait(max(0.1, deadline - time.monotonic()))
+        except BaseException:
+            process.kill()
+            raise
+        return clipped(code, bytes(kept[process.stdout]), bytes(kept[process.stderr]), truncated=flooded)

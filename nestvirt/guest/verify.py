@@ -1,0 +1,185 @@
+"""Run the probe and judge what it says. A guest may lie: its answer is bounded and read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nestvirt.errors import GuestUnreachable
+from nestvirt.guest.channel import NOT_FOUND, Channel, Completed
+from nestvirt.model import PROOF, Finding, Layer, Proof, Status
+from nestvirt.printable import printable
+
+SCHEMA_VERSION = 1
+ANSWER_LIMIT = 256 * 1024
+PYTHONS = ("python3", "/usr/libexec/platform-python")  # the second is RHEL 8's own, outside PATH
+VERDICTS = ("works", "works-emulated", "off", "unknown")
+_WORD = re.compile(r"[a-z0-9-]{1,40}")
+_CHECK = re.compile(r"guest-[a-z0-9-]{1,40}")
+_NUMBER = re.compile(r"[a-z0-9_]{1,40}")
+_HERE = Path(__file__).parent
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe's answer, in nestvirt's own types."""
+
+    proof: Proof
+    findings: tuple[Finding, ...]
+
+
+def probe_source() -> str:
+    """The standalone probe, as it is shipped to guests."""
+    return (_HERE / "probe.py").read_text(encoding="utf-8")
+
+
+def probe_here(*, root: str = "/", load_modules: bool = False) -> Probed:
+    """Run the probe in this process, on this machine or on a saved one.
+
+    Args:
+        root: directory that stands for /; with another than / nothing is run through KVM.
+        load_modules: load the CPU's kvm module first, where it is not loaded.
+    """
+    from nestvirt.guest import probe  # imported when used: it is a program of its own
+
+    return judge_answer(probe.examine(root=root, load_modules=load_modules), channel="local")
+
+
+def probe_guest(channel: Channel, *, timeout: float, load_modules: bool = False) -> Probed:
+    """Run the probe in a guest; where it has no Python, read flags and device with its shell instead.
+
+    Args:
+        channel: the way in.
+        timeout: seconds for each program that is run there.
+        load_modules: let the probe load the guest's kvm module.
+    """
+    options = ["--load-modules"] if load_modules else []
+    attempts = [([python, "-I", "-", *options], "probe.py") for python in PYTHONS] + [
+        (["sh", "-s"], "reading.sh")
+    ]
+    done = Completed(NOT_FOUND, b"", b"")
+    try:
+        for argv, script in attempts:
+            done = channel.run(argv, stdin=(_HERE / script).read_bytes(), timeout=timeout)
+            if done.code != NOT_FOUND:
+                break
+        return judge_answer(_parse(done), channel=channel.name)
+    except GuestUnreachable as error:
+        return _unproven(channel.name, f"{error.message}: {error.evidence}", error.cure)
+
+
+def not_reached(why: str, cure: str) -> Probed:
+    """What is said of a guest that nobody could ask: nothing is proven."""
+    return _unproven("none", why, cure)
+
+
+def _parse(done: Completed) -> object:
+    if done.truncated or len(done.stdout) > ANSWER_LIMIT:
+        raise _nonsense(f"it answered with more than {ANSWER_LIMIT // 1024} KiB")
+    if done.code == NOT_FOUND:
+        raise GuestUnreachable(
+            "the guest has neither Python nor a shell",
+            evidence="python3 and sh were not found there",
+            cure="install python3 in the guest",
+        )
+    try:
+        return json.loads(done.stdout.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        said = printable((done.stdout or done.stderr).decode(errors="replace"), 200)
+        raise _nonsense(f"exit code {done.code}, and its answer is no JSON: {said!r}") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _nonsense(evidence: str) -> GuestUnreachable:
+    return GuestUnreachable(
+        "the guest's answer is not the probe's",
+        evidence=evidence,
+        cure="look into the guest by hand: nestvirt probe --print | ssh GUEST python3 -I -",
+    )
+
+
+def judge_answer(answer: object, *, channel: str) -> Probed:
+    """Read a probe's answer strictly.
+
+    Returns:
+        Its findings and verdict; one UNKNOWN finding where it is not a probe's answer, or contradicts itself.
+    """
+    try:
+        return _read_answer(answer, channel)
+    except (KeyError, TypeError, ValueError) as error:
+        why = _nonsense(f"unexpected field: {printable(str(error), 100)}")
+        return _unproven(channel, f"{why.message}: {why.evidence}", why.cure)
+
+
+def _read_answer(answer: object, channel: str) -> Probed:
+    fields = _checked(answer, dict)
+    if fields["schema_version"] != SCHEMA_VERSION:
+        raise ValueError("schema_version")
+    verdict = fields["verdict"]
+    cause = fields["cause"]
+    if verdict not in VERDICTS or not (cause is None or _matches(_WORD, cause)):
+        raise ValueError("verdict")
+    findings = tuple(_finding(item) for item in _checked(fields["findings"], list)[:64])
+    proven = any(f.check == PROOF and f.status is Status.PASS for f in findings)
+    failed = any(f.status is Status.FAIL for f in findings)
+    if (verdict == "works") != (proven and not failed):
+        raise ValueError("the verdict contradicts the findings")
+    if not proven and not failed:
+        findings = (
+            *findings,
+            _unproven_finding(f"verdict {verdict}: {printable(str(fields['summary']), 300)}"),
+        )
+    if not proven and cause == "not-proven":
+        verdict = "not-proven"
+    return Probed(Proof(verdict, cause, channel, _numbers(fields["numbers"])), findings)
+
+
+def _checked(value: object, kind: type[_T]) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(f"not a {kind.__name__}")
+    return value
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _finding(item: object) -> Finding:
+    fields = _checked(item, dict)
+    if not _matches(_CHECK, fields["check"]):
+        raise ValueError("check")
+    return Finding(
+        fields["check"],
+        Layer.GUEST,
+        Status(fields["status"]),
+        printable(_checked(fields["evidence"], str)),
+        printable(_checked(fields["cure"] or "", str)),
+    )
+
+
+def _numbers(items: object) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, value in list(_checked(items, dict).items())[:32]:
+        if not _matches(_NUMBER, name) or isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("numbers")
+        if not math.isfinite(value) or value < 0:
+            raise ValueError("numbers")
+        numbers[name] = value
+    return numbers
+
+
+def _unproven_finding(evidence: str, cure: str = "") -> Finding:
+    return Finding(PROOF, Layer.GUEST, Status.UNKNOWN, evidence, cure)
+
+
+def _unproven(channel: str, evidence: str, cure: str) -> Probed:
+    finding = _unproven_finding(printable(evidence), printable(cure))
+    return Probed(Proof("unknown", "guest-unreachable", channel), (finding,))

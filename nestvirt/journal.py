@@ -1,0 +1,262 @@
+"""The record of every run, written before each step is taken: so that undo is exact, also after a crash.
+
+One file a run, ``runs/<run>.jsonl``, one JSON object a line, each flushed to the disk before the step it
+announces. A line that a power cut left unfinished is ignored: its step had not begun.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nestvirt.errors import Busy, JournalError
+from nestvirt.model import Change, Power, Target, Vm
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of a run: what was intended, and what the hypervisor was then seen to hold.
+
+    Attributes:
+        kept: the value read back after the change; None with ``read_back`` False means that the run
+            died before it could look.
+    """
+
+    change: Change
+    kept: str | None = None
+    read_back: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded run.
+
+    Attributes:
+        power: the VM's power state that the run found, and owes back.
+        outcome: ``applied``, ``put-back``, ``undone``; None while it is under way or after a crash.
+    """
+
+    id: str
+    command: str
+    time: str
+    target: Target
+    vm: Vm
+    power: Power
+    endpoint: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    outcome: str | None = None
+
+    @property
+    def state(self) -> str:
+        """How the run stands, in one word for people."""
+        return self.outcome or "interrupted"
+
+    @property
+    def undoable(self) -> bool:
+        """True where something may still differ from what the run found."""
+        return self.outcome in (None, "applied") and bool(self.steps)
+
+
+class Record:
+    """A run's file, open for the next lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.id = path.stem
+        self._path = path
+
+    def intend(self, change: Change) -> None:
+        """Note a change before it is made."""
+        self._write(event="change", setting=change.setting, before=change.before, after=change.after)
+
+    def kept(self, change: Change, value: str | None) -> None:
+        """Note what the hypervisor holds after the change."""
+        self._write(event="kept", setting=change.setting, value=value)
+
+    def undoing(self, power: Power) -> None:
+        """Note that the run is being undone, and the power state that the undoing owes back."""
+        self._write(event="undoing", power=power)
+
+    def end(self, outcome: str) -> None:
+        """Note how the run ended: ``applied``, ``put-back`` or ``undone``."""
+        self._write(event="end", outcome=outcome)
+
+    def _write(self, **line: object) -> None:
+        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise JournalError(
+                "the journal cannot be written, so nothing more is changed",
+                evidence=str(error),
+                cure="make room or give access there, or name another place in NESTVIRT_STATE_DIR",
+            ) from error
+
+
+class Journal:
+    """All runs of one user.
+
+    Args:
+        directory: where runs and locks are kept.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._runs = directory / "runs"
+        self._locks = directory / "locks"
+
+    @contextmanager
+    def lock(self, backend: str, vm: Vm) -> Iterator[None]:
+        """Keep other runs off one VM. The kernel lets go of it when the process ends, however it ends.
+
+        Raises:
+            Busy: another run has it.
+        """
+        name = hashlib.sha256(f"{backend}:{vm.id}".encode()).hexdigest()[:24]
+        path = self._directory(self._locks) / f"{name}.lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise Busy(
+                    f"another run is working on {vm.name}",
+                    evidence=f"process {file.read(20) or 'unknown'} holds {path}",
+                    cure="wait until it has ended, then run this again",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def begin(
+        self, command: str, target: Target, vm: Vm, power: Power, endpoint: Mapping[str, str]
+    ) -> Record:
+        """Open the record of a new run, before anything is touched."""
+        now = datetime.now(UTC)
+        run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        record = Record(self._directory(self._runs) / f"{run}.jsonl")
+        record._write(
+            event="begin",
+            schema_version=SCHEMA_VERSION,
+            command=command,
+            time=now.isoformat(timespec="seconds"),
+            target=str(target),
+            vm={"id": vm.id, "name": vm.name},
+            power=power,
+            endpoint=dict(endpoint),
+        )
+        return record
+
+    def record(self, run: Run) -> Record:
+        """The record of an earlier run, open for further lines."""
+        return Record(self._runs / f"{run.id}.jsonl")
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first."""
+        return [
+            self._read(path)
+            for path in sorted(self._runs.glob("*.jsonl"), reverse=True)
+            if path.stat().st_size
+        ]
+
+    def find(self, run_id: str | None) -> Run:
+        """One run by its id, or the newest that can be undone.
+
+        Raises:
+            JournalError: there is none.
+        """
+        runs = self.runs()
+        found = [r for r in runs if (r.undoable if run_id is None else r.id == run_id)]
+        if found:
+            return found[0]
+        known = ", ".join(r.id for r in runs[:5]) or "none"
+        raise JournalError(
+            "there is no run to undo" if run_id is None else f"there is no run {run_id!r}",
+            evidence=f"newest runs in {self._runs}: {known}",
+            cure="see all runs: nestvirt undo --list",
+        )
+
+    def unfinished(self, backend: str, vm: Vm) -> Run | None:
+        """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
+        own = [r for r in self.runs() if r.vm.id == vm.id and r.target.backend == backend]
+        return own[0] if own and own[0].outcome is None else None
+
+    def _directory(self, path: Path) -> Path:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(
+                "the journal has no place to be written",
+                evidence=str(error),
+                cure="name another place in NESTVIRT_STATE_DIR",
+            ) from error
+        return path
+
+    def _read(self, path: Path) -> Run:
+        try:
+            # What follows the last line end was being written when the power went.
+            complete = path.read_bytes().rpartition(b"\n")[0]
+            return _replay(path.stem, [json.loads(line) for line in complete.splitlines()])
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise JournalError(
+                f"the record {path} cannot be read",
+                evidence=f"{type(error).__name__}: {error}",
+                cure="move that file away; what it says can be put back by hand",
+            ) from error
+
+
+def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
+    begin = lines[0]
+    vm, endpoint = begin["vm"], begin["endpoint"]
+    if (
+        begin["schema_version"] != SCHEMA_VERSION
+        or not isinstance(vm, dict)
+        or not isinstance(endpoint, dict)
+    ):
+        raise ValueError("not a record of this version")
+    steps: list[Step] = []
+    outcome: str | None = None
+    power = Power(str(begin["power"]))
+    for line in lines[1:]:
+        match line:
+            case {"event": "change", "setting": str(setting), "before": before, "after": after}:
+                steps.append(Step(Change(setting, _text(before), _text(after))))
+            case {"event": "kept", "value": value}:
+                steps[-1] = Step(steps[-1].change, _text(value), read_back=True)
+            case {"event": "undoing", "power": str(owed)}:
+                # Where the run itself had died, it is the run's own debt that counts.
+                power = power if outcome is None else Power(owed)
+                outcome = None
+            case {"event": "end", "outcome": str(outcome)}:
+                pass
+    return Run(
+        run_id,
+        str(begin["command"]),
+        str(begin["time"]),
+        Target.parse(str(begin["target"])),
+        Vm(str(vm["id"]), str(vm["name"])),
+        power,
+        {str(k): str(v) for k, v in endpoint.items()},
+        tuple(steps),
+        outcome,
+    )
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError("not a setting's value")

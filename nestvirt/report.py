@@ -1,0 +1,151 @@
+"""A report as text for people, or JSON for programs. Pure: nothing is read, nothing is printed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nestvirt import __version__
+from nestvirt.errors import Error
+from nestvirt.model import Change, Finding, Report, Status
+from nestvirt.printable import printable
+
+if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text needs it
+    from rich.text import Text
+
+SCHEMA_VERSION = 1
+EXIT_CODES = {Status.PASS: 0, Status.FAIL: 1, Status.UNKNOWN: 3}
+
+_STYLES = {
+    Status.PASS: "green",
+    Status.WARN: "yellow",
+    Status.FAIL: "bold red",
+    Status.UNKNOWN: "magenta",
+    Status.SKIP: "dim",
+}
+
+
+def exit_code(report: Report) -> int:
+    """0 all pass, 1 something fails, 3 could not find out."""
+    return EXIT_CODES[report.conclusion]
+
+
+def to_json(report: Report) -> str:
+    """The report as one JSON object; docs/reference/report.schema.json describes it."""
+    broken = report.first_broken
+    return _dump(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "nestvirt": __version__,
+            "target": report.target,
+            "verdict": report.conclusion,
+            "first_broken": broken.check if broken else None,
+            "findings": [_finding(f) for f in report.findings],
+            "changes": [{"setting": c.setting, "before": c.before, "after": c.after} for c in report.changes],
+            "proof": vars(report.proof) if report.proof else None,
+            "run": report.run,
+            "remains": list(report.remains),
+        }
+    )
+
+
+def error_to_json(error: Error) -> str:
+    """An error in the place of a report."""
+    fields = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "evidence": printable(error.evidence),
+        "cure": error.cure,
+    }
+    return _dump({"schema_version": SCHEMA_VERSION, "nestvirt": __version__, "error": fields})
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "check": finding.check,
+        "layer": finding.layer,
+        "status": finding.status,
+        "evidence": printable(finding.evidence),
+        "cure": finding.cure,
+    }
+
+
+def to_text(report: Report) -> Text:
+    """The report for a terminal: the verdict, the chain, what was changed, and what remains."""
+    from rich.text import Text
+
+    text = Text()
+    text.append(f"{printable(report.target, 200)}: ", style="bold")
+    text.append(report.conclusion.upper(), style=_STYLES[report.conclusion])
+    text.append(f"  {_headline(report)}\n")
+    for layer in dict.fromkeys(f.layer for f in report.findings):
+        text.append(f"\n{layer}\n", style="bold")
+        of_layer = [f for f in report.findings if f.layer is layer]
+        for finding in of_layer:
+            if finding.status is not Status.SKIP:
+                _append_finding(text, finding)
+        skipped = ", ".join(f.check for f in of_layer if f.status is Status.SKIP)
+        if skipped:
+            text.append(f"  {'SKIP':<8}{skipped}\n", style=_STYLES[Status.SKIP])
+    if report.changes:
+        text.append("\nchanges\n", style="bold")
+        text.append_text(diff(report.changes))
+    if report.run and report.changes and report.goal is not None:
+        text.append(f"\nto put it back: nestvirt undo {report.run}\n")
+    for line in report.remains:
+        text.append("\nremains: ", style="bold")
+        text.append(line)
+    text.rstrip()
+    return text
+
+
+def _headline(report: Report) -> str:
+    proof, broken = report.proof, report.first_broken
+    if broken is not None:
+        return f"first broken link: {broken.check}"
+    if report.conclusion is Status.UNKNOWN:
+        return "not proven: see what is unknown below"
+    if proof is not None and proof.verdict == "works":
+        where = "on this machine" if proof.channel == "local" else f"in the guest (by {proof.channel})"
+        return f"ran guest code {where}{_figures(proof.numbers)}"
+    if report.goal is None:
+        return f"run {report.run} is undone"
+    return "nesting is gone" if not report.goal.nested else ""
+
+
+def _figures(numbers: dict[str, float]) -> str:
+    figures = []
+    if "exit_ns" in numbers:
+        figures.append(f"{numbers['exit_ns'] / 1000:.1f} µs an exit")
+    if "loops_per_s" in numbers:
+        figures.append(f"{numbers['loops_per_s'] / 1e6:.1f} M loops/s")
+    return f": {', '.join(figures)}" if figures else ""
+
+
+def _append_finding(text: Text, finding: Finding) -> None:
+    text.append(f"  {finding.status.upper():<8}", style=_STYLES[finding.status])
+    text.append(f"{finding.check:<23} {printable(finding.evidence)}\n")
+    if finding.cure and finding.ill:
+        text.append(f"{'':10}{'do this:':<23} {printable(finding.cure)}\n", style="cyan")
+
+
+def diff(changes: Sequence[Change]) -> Text:
+    """The changes as a unified diff of each setting's text."""
+    from rich.text import Text
+
+    text = Text()
+    for change in changes:
+        before, after = (
+            ["(not set)"] if v is None else v.splitlines() for v in (change.before, change.after)
+        )
+        text.append(f"  {change.setting}\n")
+        for line in list(difflib.unified_diff(before, after, n=20, lineterm=""))[3:]:
+            style = {"-": "red", "+": "green"}.get(line[:1], "")
+            text.append(f"  {line}\n", style=style)
+    return text

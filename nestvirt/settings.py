@@ -1,0 +1,149 @@
+"""Where a hypervisor is, and with what it is opened: options, environment, and the configuration file.
+
+Order: an option > a profile asked for by name > NESTVIRT_* > the ecosystem's own variable > the file's
+``[defaults.BACKEND]`` > the built-in default. Which source won can be shown; a value never is.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nestvirt.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting that a backend can be given.
+
+    Attributes:
+        variables: environment variables in order of precedence.
+        default: the built-in value; None where there is none.
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    default: str | None = None
+
+
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    # LIBVIRT_DEFAULT_URI is libvirt's own name for it (https://libvirt.org/uri.html).
+    "libvirt": (Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system"),),
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Resolved settings of one backend.
+
+    Attributes:
+        values: setting name to value.
+        sources: setting name to where the value came from, for people.
+    """
+
+    values: Mapping[str, str]
+    sources: Mapping[str, str]
+
+
+def config_path() -> Path:
+    """The configuration file: NESTVIRT_CONFIG, or config.toml in the user's configuration folder."""
+    named = os.environ.get("NESTVIRT_CONFIG")
+    if named:
+        return Path(named)
+    from platformdirs import user_config_path  # imported when used, to keep start-up quick
+
+    return user_config_path("nestvirt") / "config.toml"
+
+
+def state_path() -> Path:
+    """Where journals and locks are kept: NESTVIRT_STATE_DIR, or the user's state folder."""
+    named = os.environ.get("NESTVIRT_STATE_DIR")
+    if named:
+        return Path(named)
+    from platformdirs import user_state_path
+
+    return user_state_path("nestvirt")
+
+
+def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]) -> Endpoint:
+    """Find a backend's settings.
+
+    Args:
+        backend: its name in SETTINGS.
+        profile: a ``[profiles.NAME]`` table of the file, where the user asked for one.
+        options: values given on the command line, by setting name; None for not given.
+
+    Raises:
+        SettingsError: the file cannot be read, or the profile is not there or not of this backend.
+    """
+    file = _read_config()
+    asked = _profile(file, profile, backend) if profile else {}
+    defaults = _table(_table(file, "defaults"), backend)
+    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for setting in SETTINGS[backend]:
+        candidates = [
+            (options.get(setting.name), f"option --{'connect' if setting.name == 'uri' else setting.name}"),
+            (asked.get(setting.name), f"profile {profile} in {config_path()}"),
+            *((os.environ.get(variable), variable) for variable in setting.variables),
+            (defaults.get(setting.name), f"[defaults.{backend}] in {config_path()}"),
+            (setting.default, "the built-in default"),
+        ]
+        for value, source in candidates:
+            if isinstance(value, str) and value:
+                values[setting.name], sources[setting.name] = value, source
+                break
+    return Endpoint(values, sources)
+
+
+def _read_config() -> dict[str, object]:
+    path = config_path()
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"the configuration file {path} cannot be read",
+            evidence=str(error),
+            cure="mend or remove that file",
+        ) from error
+
+
+def _profile(file: dict[str, object], name: str, backend: str) -> dict[str, object]:
+    profiles = _table(file, "profiles")
+    if name not in profiles:
+        raise SettingsError(
+            f"there is no profile {name!r}",
+            evidence=f"{config_path()} has: {', '.join(sorted(profiles)) or 'none'}",
+            cure=f'add a table [profiles.{name}] with backend = "{backend}"',
+        )
+    profile = _table(profiles, name)
+    if profile.get("backend") != backend:
+        raise SettingsError(
+            f"profile {name!r} is not one of {backend}",
+            evidence=f"its backend is {profile.get('backend')!r}",
+            cure=f"name a profile whose backend is {backend!r}",
+        )
+    unknown = set(profile) - {"backend"} - {s.name for s in SETTINGS[backend]}
+    if unknown:
+        raise SettingsError(
+            f"profile {name!r} has settings that {backend} does not know: {', '.join(sorted(unknown))}",
+            evidence=f"{backend} knows: {', '.join(s.name for s in SETTINGS[backend])}",
+            cure="remove or rename them",
+        )
+    return profile
+
+
+def _table(parent: dict[str, object], name: str) -> dict[str, object]:
+    table = parent.get(name, {})
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"{name} in the configuration file is not a table",
+            evidence=str(config_path()),
+            cure=f"write it as [{name}]",
+        )
+    return table
