@@ -4,7 +4,7 @@
 Stands alone, Python 3.6, standard library only: it can be sent into any guest with  python3 -I - < probe.py
 Usage: probe.py [--root DIR] [--load-modules] [--pretty]      prints one JSON object
 Exit:  0 works   1 works-emulated or off   2 usage   3 unknown
-Changes nothing and loads nothing unless --load-modules asks. With --root the files of a saved machine are judged.
+Changes nothing, and loads nothing unless --load-modules asks. --root judges the files of a saved machine.
 """
 
 import errno
@@ -23,272 +23,255 @@ TYPE_CHECKING = False  # importing typing would take longer than the proof
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterator
 
-    Work = Callable[[], Iterator[tuple[str, Any]]]
+    Steps = Iterator[tuple[str, Any]]
+    Work = Callable[[], Steps]
+    Answer = tuple[Any, ...]  # status and evidence; then the cause, and a cure if it is not the cause's own
 
 DEADLINE = 8.0  # seconds for all that may hang
-FILE_LIMIT = 4 << 20
-TEXT_LIMIT = 300
-EMULATED_RATIO = 20  # native over guest speed; hardware stays below 3, emulation is in the hundreds
+FILE_LIMIT, TEXT_LIMIT = 4 << 20, 300
+EMULATED_RATIO = 20  # native over guest speed: hardware stays below 3, emulation is in the hundreds
 EMULATED_RATE = 10e6  # loops/s: the limit where native speed cannot be measured
-SLOW_EXIT_NS = 1000000
-EXITS = 300
+NUMBERS = ("exit_ns", "loops_per_s", "native_loops_per_s", "kvm_users")
+EXITS, SLOW_EXIT_NS = 300, 1e6
+UNPROVEN = ("not-run", "crashed", "unsupported-arch")  # causes that say nothing about the machine
 
 CURES = {
     "confidential-guest": "use an ordinary VM: a confidential guest cannot run VMs",
     "container": "start the container with --device /dev/kvm",
     "no-cpu-flag": "give this VM {flag} (nested virtualization) on its hypervisor, then power it off and on",
-    "firmware-locked": "turn on virtualization (VT-x, AMD-V) in the firmware setup, then power off and on",
-    "module-absent": "install the package with {module} for kernel {kernel}, or boot a kernel that has it",
-    "module-blacklisted": "remove that line, then: modprobe {module}",
-    "module-not-loaded": "modprobe {module}",
-    "device-missing": "mknod -m 660 /dev/kvm c 10 232",
-    "device-stale": "modprobe {module}",
-    "device-denied": "usermod -aG {group} {user}, then log in again",
-    "kvm-api": "boot a kernel whose KVM speaks API version 12",
-    "kvm-busy": "stop the other hypervisor and unload its module: modprobe -r vboxdrv vmmon",
-    "kvm-refused": "see the kernel's reason: dmesg | grep -i kvm",
-    "entry-failed": "update the hypervisor below, or change this VM's CPU model; see: dmesg | grep -i kvm",
-    "wrong-result": "update the hypervisor below: it runs guest code wrongly",
-    "hung": "update the hypervisor below: guest code did not come back",
-    "crashed": "run the probe again, and report it if it crashes again",
     "emulated": "give this VM {flag} (nested virtualization) on its hypervisor, then power it off and on",
-    "slow-exits": "update the hypervisor below, or give it idle CPUs",
-    "shadow-paging": "reload {module} with {paging}=1, and have the hypervisor below expose {paging}",
+    "firmware-locked": "turn on virtualization (VT-x, AMD-V) in the firmware setup, then power off and on",
+    "module-absent": "install the package with {driver} for kernel {kernel}, or boot a kernel that has it",
+    "module-blacklisted": "remove that line, then: modprobe {driver}",
+    "module-not-loaded": "modprobe {driver}",
+    "device-missing": "mknod -m 660 /dev/kvm c 10 232",
+    "device-stale": "modprobe {driver}",
+    "device-denied": 'usermod -aG "$(stat -c %G /dev/kvm)" "$USER", then log in again',
+    "kvm-busy": "stop the other hypervisor and unload its module: modprobe -r vboxdrv vmmon",
+    "shadow-paging": "reload {driver} with {second}=1, and have the hypervisor below expose {second}",
     "not-run": "run the probe on the machine itself: python3 -I probe.py",
-    "unsupported-arch": "run the probe on x86-64; elsewhere start a small VM by hand",
-    "unreadable": "run the probe as root, with /proc and /sys mounted and the msr module loaded",
+    "crashed": "run the probe again, and report it if it crashes again",
+    "unsupported-arch": "run the probe on x86-64, or start a small VM by hand",
+    "unreadable": "run the probe as root, with /proc mounted and the msr module loaded",
     "vhost-missing": "modprobe -a vhost_net vhost_vsock tun",
 }
-HYPERVISORS = {  # by their CPUID signature
-    "KVMKVMKVM": "kvm",
-    "Microsoft Hv": "hyperv",
-    "VMwareVMware": "vmware",
-    "XenVMMXenVMM": "xen",
-    "TCGTCGTCGTCG": "qemu",
-    "VBoxVBoxVBox": "virtualbox",
-    "bhyve bhyve": "bhyve",
-    "prl hyperv": "parallels",
-}
-DMI = {"qemu": "qemu", "vmware": "vmware", "virtualbox": "virtualbox", "xen": "xen", "bochs": "bochs", "kvm": "kvm"}
-CONTAINER_GROUPS = ("docker", "kubepods", "containerd", "libpod", "/lxc")
-PARAMETERS = ("nested", "ept", "npt", "unrestricted_guest", "enable_shadow_vmcs", "enable_apicv", "avic", "vgif")
+KVM_CURE = (
+    "update the hypervisor below, or change this VM's CPU model; the kernel's reason: dmesg | grep -i kvm"
+)
+
+# Signs: a path, or a path and words in that file.
+CONFIDENTIAL = """/dev/sev-guest; /dev/tdx_guest; /proc/cpuinfo: sev_guest; /proc/cpuinfo: tdx_guest;
+    /dev/kmsg: as an SEV guest; /dev/kmsg: Features active: AMD SEV; /dev/kmsg: Features active: Intel TDX"""
+CONTAINER = """/run/.containerenv; /.dockerenv; /run/systemd/container; /proc/1/environ: container=;
+    /proc/1/cgroup: docker; /proc/1/cgroup: kubepods; /proc/1/cgroup: containerd; /proc/1/cgroup: lxc"""
+DMI = ("/sys/hypervisor/type", "/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name")
+HYPERVISORS = ("kvm", "vmware", "microsoft", "xen", "tcg", "qemu", "vbox", "virtualbox", "bhyve", "bochs")
+PARAMETERS = (
+    "nested",
+    "ept",
+    "npt",
+    "unrestricted_guest",
+    "enable_shadow_vmcs",
+    "enable_apicv",
+    "avic",
+    "vgif",
+)
 VHOST = {"vhost_net": "/dev/vhost-net", "vhost_vsock": "/dev/vhost-vsock", "tun": "/dev/net/tun"}
 
 
-class Machine:
-    """The files of one machine below a root: "/" is this machine, anything else a saved one."""
+def attempt(default: "Any", call: "Callable[..., Any]", *arguments: "Any") -> "Any":
+    """What a call returns; the default where the system refuses."""
+    try:
+        return call(*arguments)
+    except OSError:
+        return default
+
+
+def clean(text: str) -> str:
+    """Foreign text as one bounded line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * TEXT_LIMIT]).split())[
+        :TEXT_LIMIT
+    ]
+
+
+class _Machine:
+    """The files of one machine below a root: "/" is this machine. What cannot be read is empty."""
 
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
         self.live = self.root == "/"
         lines = self.read("/proc/cpuinfo").split("\n\n")[0].splitlines()
         self.cpu = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        self.flags = self.cpu.get("flags", "").split()
         self.kernel = os.uname().release if self.live else self.read("/proc/sys/kernel/osrelease").strip()
         self.arch = os.uname().machine if self.live else "x86_64" if "vendor_id" in self.cpu else "unknown"
         makers = {"GenuineIntel": "intel", "AuthenticAMD": "amd", "HygonGenuine": "amd"}
+        self.known = self.arch == "x86_64" and sys.maxsize > 2**32
         self.vendor = makers.get(self.cpu.get("vendor_id", ""), "other")
-        self.flag = "svm" if self.vendor == "amd" else "vmx"
-        self.module = "kvm_amd" if self.vendor == "amd" else "kvm_intel"
-        self.paging = "npt" if self.vendor == "amd" else "ept"
-        self.user = self.group = ""
-        self.log = [line.partition(";")[2] for line in self.read("/dev/kmsg").splitlines()]
+        amd = self.vendor == "amd"
+        self.flag, self.driver, self.second = (
+            ("svm", "kvm_amd", "npt") if amd else ("vmx", "kvm_intel", "ept")
+        )
+        self.flags = self.cpu.get("flags", "").split()
+        self.drivers = [
+            name for name in self.names("/sys/module") if name.startswith("kvm_")
+        ]  # kvm_pvm is one, too
+        folders = ["/sys/module/{}/parameters/".format(driver) for driver in self.drivers]
+        shown = {name: self.read(folder + name).strip() for folder in folders for name in self.names(folder)}
+        self.parameters = {name: shown[name] for name in PARAMETERS if name in shown}
 
-    def path(self, name: str) -> str:
-        """Where `name` is found; the links of a saved machine do not lead out of it."""
+    def path(self, name: str) -> str:  # the links of a saved machine do not lead out of it
+        if self.live:
+            return name
         path = os.path.realpath(self.root + name)
-        return name if self.live else path if path.startswith(self.root + os.sep) else self.root + "/outside"
-
-    def has(self, name: str) -> bool:
-        """True where there is such a file."""
-        return os.path.exists(self.path(name))
+        return path if path.startswith(self.root + "/") else self.root + "/outside"
 
     def names(self, folder: str) -> "list[str]":
-        """What a directory holds, sorted; nothing where it cannot be read."""
-        try:
-            return sorted(os.listdir(self.path(folder)))
-        except OSError:
-            return []
-
-    def link(self, name: str) -> str:
-        """Where a link points; empty where it cannot be read."""
-        try:
-            return os.readlink(self.path(name))
-        except OSError:
-            return ""
-
-    def name_of(self, table: str, number: int) -> str:
-        """The name that /etc/passwd or /etc/group has for a number, else the number."""
-        rows = [line.split(":") for line in self.read(table).splitlines()]
-        return next((row[0] for row in rows if row[2:] and row[2] == str(number)), str(number))
+        return sorted(attempt([], os.listdir, self.path(folder)))
 
     def raw(self, name: str, offset: int = 0, size: int = FILE_LIMIT) -> bytes:
-        """Bytes of a file, never waiting for more (the kernel log has no end); none where it cannot be read."""
-        chunks = []  # type: list[bytes]
-        try:
-            fd = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return b""
-        try:
-            if offset:
-                return os.pread(fd, size, offset)
-            while size > 0:
-                chunks.append(os.read(fd, 65536))
-                size -= len(chunks[-1]) or size
-        except OSError:
-            pass  # EAGAIN is the end of the kernel log; other files gave what they had
-        finally:
-            os.close(fd)
-        return b"".join(chunks)
+        fd, data, chunk = (
+            attempt(-1, os.open, self.path(name), os.O_RDONLY | os.O_NONBLOCK),
+            bytearray(),
+            b"?",
+        )
+        while (
+            fd >= 0 and chunk and len(data) < size
+        ):  # the kernel log has no end, but then it would have to wait
+            chunk = attempt(b"", os.pread, fd, size, offset) if offset else attempt(b"", os.read, fd, 65536)
+            data += chunk
+        attempt(None, os.close, fd)
+        return bytes(data)
 
     def read(self, name: str) -> str:
-        """The text of a file; empty where it cannot be read."""
         return self.raw(name).decode("utf-8", "replace")
 
-    def providers(self) -> "list[str]":
-        """The loaded modules that can stand behind /dev/kvm: kvm_intel, kvm_amd, kvm_pvm and the like."""
-        return [name for name in self.names("/sys/module") if name.startswith("kvm_")]
-
-    def parameters(self) -> "dict[str, str]":
-        """The parameters of the loaded provider."""
-        folders = ["/sys/module/{}/parameters/".format(provider) for provider in self.providers()]
-        return {name: self.read(folder + name).strip() for folder in folders for name in self.names(folder)}
-
-    def on_disk(self, module: str) -> str:
-        """Which index of this kernel's modules lists `module`; empty where none does."""
-        files = ["/{}.ko".format(name) for name in (module, module.replace("_", "-"))]
-        for index in ("modules.builtin", "modules.dep"):
-            for folder in ("/lib/modules/", "/usr/lib/modules/"):
-                text = self.read(folder + self.kernel + "/" + index)
-                if any(file in text for file in files):
-                    return folder + self.kernel + "/" + index
+    def sign(self, table: str) -> str:
+        for path, _, words in (sign.strip().partition(": ") for sign in table.split(";")):
+            if os.path.exists(self.path(path)) and words in self.read(path):
+                return "{} in {}".format(words, path) if words else path
         return ""
 
-    def blacklisting(self) -> str:
-        """What keeps the module from loading, and where it is written; empty where nothing does."""
+    def logged(self, *words: str) -> str:  # the last line about virtualization with one of the words
+        lines = [line.partition(";")[2] for line in reversed(self.read("/dev/kmsg").splitlines())]
+        about = (line for line in lines if any(name in line.lower() for name in ("kvm", "vmx", "svm")))
+        return next((line for line in about if any(word in line.lower() for word in words)), "")
+
+    def on_disk(self, module: str) -> str:  # which index lists the module
+        folders = [folder + self.kernel for folder in ("/lib/modules/", "/usr/lib/modules/")]
+        indexes = [folder + name for name in ("/modules.builtin", "/modules.dep") for folder in folders]
+        return next(
+            (index for index in indexes if "/{}.ko".format(module) in self.read(index).replace("-", "_")), ""
+        )
+
+    def blacklisting(self) -> str:  # what keeps the module from loading, and where that is written
         for word in self.read("/proc/cmdline").split():
             key, _, value = word.replace("-", "_").partition("=")
-            if key in ("module_blacklist", "modprobe.blacklist") and {self.module, "kvm"} & set(value.split(",")):
+            if key in ("module_blacklist", "modprobe.blacklist") and {self.driver, "kvm"} & set(
+                value.split(",")
+            ):
                 return word + " in /proc/cmdline"
         paths = {}  # type: dict[str, str]
-        for folder in ("/lib", "/usr/lib", "/usr/local/lib", "/run", "/etc"):  # the last file of a name counts
-            paths.update({name: "{}/modprobe.d/{}".format(folder, name) for name in self.names(folder + "/modprobe.d")})
+        for root in (
+            "/lib",
+            "/usr/lib",
+            "/usr/local/lib",
+            "/run",
+            "/etc",
+        ):  # of files with one name the last counts
+            paths.update({name: root + "/modprobe.d/" + name for name in self.names(root + "/modprobe.d")})
         for path in paths.values():
             for line in self.read(path).splitlines():
-                words = line.replace("-", "_").split() + ["", "", ""]
-                off = words[0] == "install" and os.path.basename(words[2]) in ("false", "true")
-                if words[:2] == ["blacklist", self.module] or (off and words[1] in (self.module, "kvm")):
+                verb, name, program = [*line.replace("-", "_").split(), "", "", ""][:3]
+                barred = verb == "install" and os.path.basename(program) in ("false", "true")
+                if (verb, name) == ("blacklist", self.driver) or (barred and name in (self.driver, "kvm")):
                     return "'{}' in {}".format(line.strip(), path)
         return ""
 
-    def cpuid(self, leaf: int) -> "tuple[int, ...] | None":
-        """EAX, EBX, ECX, EDX of a CPUID leaf from the kernel's cpuid device; None where that is not there."""
-        data = self.raw("/dev/cpu/0/cpuid", leaf, 16)
-        return struct.unpack("<4I", data) if len(data) == 16 else None
-
-    def node(self) -> "tuple[str, str]":
-        """One word for /dev/kvm, and the evidence. Never opens a node without a driver: that would load one."""
+    def find_node(self) -> "tuple[str, str]":
+        """A word for /dev/kvm, and the evidence. Without a driver it is not opened: that would load one."""
         try:
             info = os.stat(self.path("/dev/kvm"))
+            if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(10, 232):
+                return "wrong", "/dev/kvm is not character device 10:232 (its mode is {:o})".format(
+                    info.st_mode
+                )
+            misc = self.read("/proc/misc")
+            if " kvm\n" not in misc if misc else not self.drivers:
+                return "stale", "/dev/kvm has no driver: kvm is not in {}".format(
+                    "/proc/misc" if misc else "/sys/module"
+                )
+            text = "/dev/kvm is {:o} {}:{}".format(stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+            if self.live:
+                text += "; uid {}, groups {}".format(os.getuid(), sorted({os.getgid(), *os.getgroups()}))
+                os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+            return "usable", text
         except OSError as e:
-            return "missing", "/dev/kvm: {}".format(e.strerror)
-        if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(10, 232):
-            return "wrong", "/dev/kvm is not character device 10:232 (mode {:o})".format(info.st_mode)
-        misc = self.read("/proc/misc")
-        if " kvm\n" not in misc and (misc or not self.providers()):
-            return "stale", "/dev/kvm has no driver behind it: kvm is not in /proc/misc, nor kvm_* in /sys/module"
-        if not self.live:
-            return "closed", "/dev/kvm is character device 10:232"
-        try:
-            os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-        except OSError as e:
-            word = "denied" if e.errno in (errno.EACCES, errno.EPERM) else "stale"
-            return word, "opening /dev/kvm: {}".format(e.strerror)
-        return "open", "/dev/kvm is character device 10:232 and opens"
+            if e.errno in (errno.ENOENT, errno.ENOTDIR):
+                return "missing", "there is no /dev/kvm"
+            return (
+                ("denied", text)
+                if e.errno in (errno.EACCES, errno.EPERM)
+                else ("stale", "/dev/kvm: " + str(e))
+            )
 
 
-class Broken(Exception):
-    """The step that was tried went wrong: a cause, and the evidence."""
+class _Broken(Exception):
+    """A step went wrong: its cause, and the evidence."""
 
 
 def apart(work: "Work", deadline: float) -> "dict[str, Any]":
-    """Do `work` in a child process, which may hang or die. What its steps found; "broken" holds what went wrong."""
+    """Do `work` in a child, which may hang or die: what its steps found, and as "broken" what went wrong."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.close(reader)
-            tell(work, lambda *step: os.write(writer, json.dumps(step).encode() + b"\n"))
+            for step in _told(work):
+                os.write(writer, json.dumps(step).encode() + b"\n")
         finally:
             os._exit(0)
     os.close(writer)
-    said, end = b"", time.monotonic() + deadline
-    while select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
+    said, end, chunk = bytearray(), time.monotonic() + deadline, b"?"
+    while chunk and select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
         chunk = os.read(reader, 65536)
-        if not chunk:
-            break
         said += chunk
     os.close(reader)
-    hung = time.monotonic() >= end
     os.kill(child, signal.SIGKILL)
-    for _ in range(100):  # a process stuck in the kernel is left to it
+    for _ in range(1000):  # a child stuck in the kernel is left to it
         if os.waitpid(child, os.WNOHANG)[0]:
             break
-        time.sleep(0.01)
+        time.sleep(0.001)
     steps = dict(json.loads(line.decode()) for line in said.split(b"\n")[:-1])
     if "end" not in steps:
-        steps["broken"] = ("hung", "no answer within {:g} s".format(deadline)) if hung else ("crashed", "it died")
+        late = "no answer in {:g} s".format(deadline)
+        steps["broken"] = ("hung", late) if chunk else ("crashed", "the child died")
     return steps
 
 
-def tell(work: "Work", say: "Callable[..., Any]") -> None:
-    """Say each step of `work` as soon as it is done, and what broke it."""
+def _told(work: "Work") -> "Steps":
     try:
-        for name, found in work():
-            say(name, found)
-    except Broken as e:
-        say("broken", e.args)
+        yield from work()
+    except _Broken as e:
+        yield "broken", e.args
     except OSError as e:
-        cause = "kvm-busy" if e.errno == errno.EBUSY else "kvm-refused"
-        say("broken", (cause, "the kernel answered {}".format(e)))
-    except (ImportError, MemoryError) as e:  # no ctypes, or none allowed
-        say("broken", ("not-run", "Python cannot do it here: {!r}".format(e)))
-    say("end", True)
+        causes = {errno.EBUSY: "kvm-busy", errno.EINTR: "crashed"}
+        yield "broken", (causes.get(e.errno or 0, "kvm-refused"), str(e))
+    except (ImportError, MemoryError) as e:
+        yield "broken", ("not-run", "this Python has no usable ctypes: {!r}".format(e))
+    yield "end", True
 
 
-def native(code: bytes) -> "Callable[..., int]":
-    """Machine code as a function of this process. Raises OSError where memory may not be executable."""
-    import ctypes  # needed only where something is run
-
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page.write(code)
-    call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p)(address(page))
-    return lambda number, text=b"": (call(number, text), page)[0]  # the page lives as long as the function
+EXECUTABLE = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
 
 
-def address(memory: mmap.mmap) -> int:
-    """Where memory lies in this process."""
-    import ctypes
+def _memory(size: int, protection: int = mmap.PROT_READ | mmap.PROT_WRITE) -> "tuple[mmap.mmap, int]":
+    import ctypes  # in the child only: it costs time, and some Pythons lack it
 
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-def native_steps() -> "Iterator[tuple[str, Any]]":
-    """CPUID as the processor says it, and the speed of this machine's own loops."""
-    try:
-        # push rbx; mov eax,edi; xor ecx,ecx; cpuid; mov [rsi],eax; [rsi+4],ebx; [rsi+8],ecx; [rsi+12],edx; pop rbx; ret
-        cpuid = native(bytes.fromhex("5389f831c90fa28906895e04894e0889560c5bc3"))
-        for leaf in (0x1, 0x40000000, 0x80000001):
-            registers = bytes(bytearray(16))
-            cpuid(leaf, registers)
-            yield "cpuid-{:x}".format(leaf), struct.unpack("<4I", registers)
-        yield "native", loops_per_s(native(bytes.fromhex("4889f9" + SPIN + "c3")))  # mov rcx,rdi; the loop; ret
-    except OSError:
-        pass  # executable memory is refused here: the absolute limit decides
+    block = mmap.mmap(-1, size, prot=protection)
+    return block, ctypes.addressof(ctypes.c_char.from_buffer(block))
 
 
-def loops_per_s(spin: "Callable[[int], Any]") -> float:
-    """The best of three timings, each long enough to count: a busy machine must not look like an emulated one."""
+def _loops_per_s(spin: "Callable[[int], Any]") -> float:
+    """The best of three long enough timings: a busy machine must not look like an emulated one."""
     count, rates = 5000, []  # type: int, list[float]
     while len(rates) < 3:
         start = time.perf_counter()
@@ -301,70 +284,80 @@ def loops_per_s(spin: "Callable[[int], Any]") -> float:
     return max(rates)
 
 
-SPIN = "48ffc975fb"  # dec rcx; jnz to the dec. The same bytes are timed here and in the guest
-REAL, LONG, LOOP, TICK, DATA = 0x4000, 0x5000, 0x6000, 0x7000, 0x8000  # the guest's pages
-ALIAS = 0x200000  # a second virtual address of the guest's memory: only paging leads there
-CODE = {
-    REAL: "01d8eff4",  # add ax,bx; out dx,ax; hlt
-    LONG: "488b03480fafc648894308eff4",  # mov rax,[rbx]; imul rax,rsi; mov [rbx+8],rax; out dx,eax; hlt
-    LOOP: SPIN + "f4",  # the loop; hlt
-    TICK: "ee48ffc975fa" + "f4",  # out dx,al; dec rcx; jnz to the out; hlt
+SPIN = "48ffc975fb"  # dec rcx; jnz back: timed here and in the guest
+CPUID = (
+    "5389f831c90fa28906895e04894e0889560c5bc3"  # push rbx; cpuid of edi; its registers to [rsi]; pop rbx; ret
+)
+PAGES = {  # the guest's memory
+    0x1000: "0320",  # page tables: one entry each, but two pages of 2 MiB, both on 0
+    0x2000: "0330",
+    0x3000: "8300000000000000" * 2,
+    0x4000: "01d8eff4",  # add ax,bx; out dx,ax; hlt
+    0x5000: "488b03480fafc648894308eff4",  # mov rax,[rbx]; imul rax,rsi; mov [rbx+8],rax; out dx,eax; hlt
+    0x6000: SPIN + "f4",  # the loop; hlt
+    0x7000: "ee48ffc975faf4",  # out dx,al; dec rcx; jnz back; hlt
 }
-TABLES = {0x1000: (0x2003,), 0x2000: (0x3003,), 0x3000: (0x83, 0x83)}  # 2 MiB pages at 0 and ALIAS, both on 0
-IO, HLT = 2, 5  # exit reasons
-PORT = 0x3F8
+SUM, PRODUCT, LOOP, TICK, DATA, PAGING, PORT = 0x4000, 0x5000, 0x6000, 0x7000, 0x8000, 0x200000, 0x3F8
+IO, HLT, STOPS = 2, 5, {8: "SHUTDOWN", 9: "FAIL_ENTRY, hardware reason", 17: "INTERNAL_ERROR, suberror"}
 
 
-class Guest:
+def _native_steps() -> "Steps":
+    """CPUID as the processor tells it, and the speed of this machine's own loops."""
+    import ctypes
+
+    page, at = _memory(mmap.PAGESIZE, EXECUTABLE)
+    page[:20], page[64:73] = (
+        bytes.fromhex(CPUID),
+        bytes.fromhex("4889f9" + SPIN + "c3"),
+    )  # mov rcx,rdi; loop; ret
+    function = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
+    for leaf in (0x1, 0x40000000, 0x80000001):
+        function(at)(leaf, at + 128)
+        yield "cpuid-{:x}".format(leaf), struct.unpack_from("<4I", page, 128)
+    yield "native_loops_per_s", _loops_per_s(lambda count: function(at + 64)(count, 0))
+
+
+class _Guest:
     """A VM with one vCPU and 64 KiB of memory."""
 
     def __init__(self, kvm: int, vm: int, vcpu: int) -> None:
         self.vcpu = vcpu
-        self.memory = mmap.mmap(-1, 0x10000)
-        for at, code in CODE.items():
+        self.memory, address = _memory(0x10000)
+        for at, code in PAGES.items():
             self.memory[at : at + len(code) // 2] = bytes.fromhex(code)
-        for at, entries in TABLES.items():
-            self.memory[at : at + 8 * len(entries)] = struct.pack("<{}Q".format(len(entries)), *entries)
         fcntl.ioctl(vm, 0xAE47, 0x7FFBD000)  # KVM_SET_TSS_ADDR
-        fcntl.ioctl(vm, 0x4020AE46, struct.pack("<IIQQQ", 0, 0, 0, 0x10000, address(self.memory)))  # .._MEMORY_REGION
+        fcntl.ioctl(
+            vm, 0x4020AE46, struct.pack("<IIQQQ", 0, 0, 0, 0x10000, address)
+        )  # KVM_SET_USER_MEMORY_REGION
         self.state = mmap.mmap(vcpu, fcntl.ioctl(kvm, 0xAE04, 0))  # KVM_GET_VCPU_MMAP_SIZE
-        self.cpuid = bytearray(struct.pack("<II", 256, 0)) + bytearray(256 * 40)
+        self.cpuid = bytearray(struct.pack("<II10240x", 256, 0))
         fcntl.ioctl(kvm, 0xC008AE05, self.cpuid)  # KVM_GET_SUPPORTED_CPUID
         fcntl.ioctl(vcpu, 0x4008AE90, self.cpuid)  # KVM_SET_CPUID2
-        self.sregs = bytearray(312)
-        fcntl.ioctl(vcpu, 0x8138AE83, self.sregs)  # KVM_GET_SREGS
-        self.sregs[:8] = bytes(8)  # the code segment begins at 0
-        struct.pack_into("<H", self.sregs, 12, 0)
-        fcntl.ioctl(vcpu, 0x4138AE84, self.sregs)  # KVM_SET_SREGS
 
-    def enter_long_mode(self) -> None:
-        """Switch to 64-bit mode with paging on."""
-        data = struct.pack("<QIH10B", 0, 0xFFFFFFFF, 16, 3, 1, 0, 1, 1, 0, 1, 0, 0, 0)
-        code = struct.pack("<QIH10B", 0, 0xFFFFFFFF, 8, 11, 1, 0, 0, 1, 1, 1, 0, 0, 0)
-        self.sregs[:144] = code + data * 5
-        struct.pack_into("<4Q", self.sregs, 224, 0x80050033, 0, 0x1000, 0x20)  # cr0 cr2 cr3 cr4
-        struct.pack_into("<Q", self.sregs, 264, 0x500)  # efer: long mode, enabled and active
-        fcntl.ioctl(self.vcpu, 0x4138AE84, self.sregs)
-
-    def start(self, at: int, rax: int = 0, rbx: int = 0, rcx: int = 0, rsi: int = 0) -> None:
-        """Set the registers."""
-        fcntl.ioctl(self.vcpu, 0x4090AE82, struct.pack("<18Q", rax, rbx, rcx, PORT, rsi, *[0] * 11, at, 2))
+    def enter(self, at: int, long: bool, **registers: int) -> None:
+        """Set the vCPU to code: in real mode, or in 64-bit mode with paging on."""
+        sregs = bytearray(312)
+        fcntl.ioctl(self.vcpu, 0x8138AE83, sregs)  # KVM_GET_SREGS
+        struct.pack_into("<QIH", sregs, 0, 0, 0xFFFF, 0)  # the code segment begins at 0
+        if long:
+            code = struct.pack("<QIH10B", 0, 0xFFFFFFFF, 8, 11, 1, 0, 0, 1, 1, 1, 0, 0, 0)
+            data = struct.pack("<QIH10B", 0, 0xFFFFFFFF, 16, 3, 1, 0, 1, 1, 0, 1, 0, 0, 0)
+            sregs[:144] = code + data * 5
+            struct.pack_into("<4Q", sregs, 224, 0x80050033, 0, 0x1000, 0x20)  # cr0, cr2, cr3, cr4
+            struct.pack_into("<Q", sregs, 264, 0x500)  # efer
+        fcntl.ioctl(self.vcpu, 0x4138AE84, sregs)  # KVM_SET_SREGS
+        first = [registers.get(name, 0) for name in ("rax", "rbx", "rcx", "rdx", "rsi")]
+        fcntl.ioctl(self.vcpu, 0x4090AE82, struct.pack("<18Q", *first + [0] * 11 + [at, 2]))  # KVM_SET_REGS
 
     def run(self, wanted: int) -> None:
-        """KVM_RUN until the guest stops; it has to be for the reason that is wanted."""
-        while True:
-            try:
-                fcntl.ioctl(self.vcpu, 0xAE80, 0)
-                break
-            except InterruptedError:
-                pass
-        reason, detail = struct.unpack_from("<I", self.state, 8)[0], struct.unpack_from("<Q", self.state, 32)[0]
+        """Run the guest until it stops, which has to be for the wanted reason."""
+        fcntl.ioctl(self.vcpu, 0xAE80, 0)  # KVM_RUN
+        reason, detail = struct.unpack_from("<I20xQ", self.state, 8)
         if reason != wanted:
-            what = {8: "SHUTDOWN", 9: "FAIL_ENTRY hardware reason", 17: "INTERNAL_ERROR suberror"}.get(reason, reason)
-            raise Broken("entry-failed", "KVM_RUN stopped with KVM_EXIT {} {:#x}".format(what, detail))
+            raise _Broken("entry-failed", "KVM_EXIT {}: {:#x}".format(STOPS.get(reason, reason), detail))
 
     def output(self, size: int) -> int:
-        """What the guest writes to the port, after which it halts."""
+        """What the guest writes to the port before it halts."""
         self.run(IO)
         at = struct.unpack_from("<Q", self.state, 40)[0]
         value = int.from_bytes(self.state[at : at + size], "little")
@@ -372,393 +365,293 @@ class Guest:
         return value
 
     def prove(self) -> str:
-        """Two sums with operands that nobody can guess: in real mode, and in 64-bit mode through page tables."""
-        a, b = struct.unpack("<HH", os.urandom(4))
-        self.start(REAL, rax=a, rbx=b)
-        real, wanted = self.output(2), (a + b) % (1 << 16)
-        self.enter_long_mode()
-        x, y = struct.unpack("<QQ", os.urandom(16))
+        """A sum in real mode, and a product in 64-bit mode through page tables, of numbers drawn just now."""
+        a, b, x, y = struct.unpack("<2H2Q", os.urandom(20))
+        self.enter(SUM, False, rax=a, rbx=b, rdx=PORT)
+        total = self.output(2)
         self.memory[DATA : DATA + 8] = struct.pack("<Q", x)
-        self.start(LONG, rbx=ALIAS + DATA, rsi=y)
-        out = self.output(4)
-        product = struct.unpack_from("<Q", self.memory, DATA + 8)[0]
-        said = "real mode: {} + {} = {}; 64-bit with paging: {} * {} = {}".format(a, b, real, x, y, product)
-        if (real, product, out) != (wanted, x * y % (1 << 64), x * y % (1 << 32)):
-            raise Broken("wrong-result", "the guest computed wrongly. " + said)
-        return "guest code ran, and computed rightly (modulo its width). " + said
+        self.enter(PRODUCT, True, rbx=PAGING + DATA, rsi=y, rdx=PORT)
+        low, product = self.output(4), struct.unpack_from("<Q", self.memory, DATA + 8)[0]
+        text = "real mode {:#x} + {:#x} = {:#x}, 64-bit {:#x} * {:#x} = {:#x}".format(
+            a, b, total, x, y, product
+        )
+        if (total, product, low) != ((a + b) % 2**16, x * y % 2**64, x * y % 2**32):
+            raise _Broken("wrong-result", "wrong, cut to their widths: " + text)
+        return "guest code ran; right, cut to their widths: " + text
 
     def spin(self, count: int) -> None:
-        """Run the loop."""
-        self.start(LOOP, rcx=count)
+        self.enter(LOOP, True, rcx=count)
         self.run(HLT)
 
-    def exit_ns(self) -> int:
-        """The median time of an exit to here and back."""
-        self.start(TICK, rcx=EXITS)
+    def exit_ns(self) -> float:
         times = []
+        self.enter(TICK, True, rcx=EXITS, rdx=PORT)
         for _ in range(EXITS):
             start = time.perf_counter()
             self.run(IO)
             times.append(time.perf_counter() - start)
-        return int(sorted(times)[EXITS // 2] * 1e9)
+        return sorted(times)[EXITS // 2] * 1e9
 
     def nests(self) -> bool:
-        """True where KVM offers svm or vmx to its guests."""
-        count = struct.unpack_from("<I", self.cpuid)[0]
-        entries = [struct.unpack_from("<7I", self.cpuid, 8 + 40 * i) for i in range(count)]
-        return any((e[0] == 1 and e[5] >> 5 & 1) or (e[0] == 0x80000001 and e[5] >> 2 & 1) for e in entries)
+        """True where KVM offers vmx or svm to its guests."""
+        entries = struct.iter_unpack("<7I12x", self.cpuid[8:])
+        bits = {1: 32, 0x80000001: 4}  # of ECX, the sixth number of an entry
+        return any(entry[5] & bits.get(entry[0], 0) for entry in entries)
 
 
-def kvm_steps() -> "Iterator[tuple[str, Any]]":
-    """The proof, step by step."""
+def _kvm_steps() -> "Steps":
     kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
     version = fcntl.ioctl(kvm, 0xAE00, 0)
     if version != 12:
-        raise Broken("kvm-api", "KVM_GET_API_VERSION says {}, not 12".format(version))
-    yield "api", "KVM_GET_API_VERSION says 12"
+        raise _Broken("kvm-api", "KVM_GET_API_VERSION is {}, not 12".format(version))
+    yield "api", "KVM_GET_API_VERSION is 12"
     vm = fcntl.ioctl(kvm, 0xAE01, 0)
     yield "create", "KVM_CREATE_VM made a VM"
     vcpu = fcntl.ioctl(vm, 0xAE41, 0)
     yield "vcpu", "KVM_CREATE_VCPU made a vCPU"
-    guest = Guest(kvm, vm, vcpu)
+    guest = _Guest(kvm, vm, vcpu)
     yield "run", guest.prove()
     yield "nests", guest.nests()
-    yield "speed", loops_per_s(guest.spin)
-    yield "exit", guest.exit_ns()
+    yield "loops_per_s", _loops_per_s(guest.spin)
+    yield "exit_ns", guest.exit_ns()
 
 
-class Case:
-    """What is known of one machine, and the findings made of it, in the order of the chain."""
+class _Chain(_Machine):
+    """The checks, in the order in which the links depend on each other: check_x answers guest-x."""
 
-    def __init__(self, machine: Machine, steps: "dict[str, Any]") -> None:
-        self.machine = machine
-        self.steps = steps
-        self.node, self.node_evidence = machine.node()
-        self.hidden = False
-        self.findings = []  # type: list[dict[str, Any]]
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.steps, self.findings = {}, []  # type: dict[str, Any], list[dict[str, Any]]
+        self.node, self.seen = self.find_node()
+        self.in_container = self.sign(CONTAINER)
+        self.hidden, self.below = False, "none"
 
-    def add(self, check: str, status: str, evidence: str, cause: "str | None" = None, cure: str = "") -> None:
-        """Add a finding; its cure is the cause's."""
-        cure = cure or (CURES[cause].format(**vars(self.machine)) if cause else "")
-        values = ("guest-" + check, status, clean(evidence), cause, cure)
-        self.findings.append(dict(zip(("check", "status", "evidence", "cause", "cure"), values)))
+    def judge(self) -> "list[dict[str, Any]]":
+        for name, check in vars(_Chain).items():
+            if name.startswith("check_"):
+                foreign = (
+                    "unknown" if name == "check_kvm_run" else "skip",
+                    "no x86-64 machine",
+                    "unsupported-arch",
+                )
+                status, evidence, cause, cure = (*(check(self) if self.known else foreign), None, None)[:4]
+                if cause and not cure:
+                    cure = CURES.get(cause, KVM_CURE).format(**vars(self))
+                finding = {"check": "guest-" + name[6:].replace("_", "-"), "status": status}
+                finding.update(evidence=clean(evidence), cause=cause, cure=cure or "")
+                self.findings.append(finding)
+        return self.findings
 
-    def broken(self) -> "str | None":
-        """The cause of the first broken link so far."""
-        return next((finding["cause"] for finding in self.findings if finding["status"] == "fail"), None)
+    def broken(self, cause: "str | None" = None) -> bool:
+        failed = [finding["cause"] for finding in self.findings if finding["status"] == "fail"]
+        return cause in failed if cause else bool(failed)
 
-    def logged(self, *words: str) -> str:
-        """The last line of the kernel log on KVM that holds one of the words."""
-        about = [line for line in self.machine.log if any(name in line.lower() for name in ("kvm", "vmx", "svm"))]
-        return next((line for line in reversed(about) if any(word in line.lower() for word in words)), "")
+    def cpuid(self, leaf: int) -> "Any":  # EAX, EBX, ECX, EDX; zeros where nobody tells
+        device = self.raw("/dev/cpu/0/cpuid", leaf, 16).ljust(16, b"\0")
+        return self.steps.get("cpuid-{:x}".format(leaf)) or struct.unpack("<4I", device)
 
-    def cpuid(self, leaf: int) -> "tuple[int, ...] | None":
-        """A CPUID leaf from the processor itself, else from the kernel's cpuid device."""
-        return self.steps.get("cpuid-{:x}".format(leaf)) or self.machine.cpuid(leaf)
+    def live_steps(self) -> "Steps":
+        if attempt(
+            None, _memory, mmap.PAGESIZE, EXECUTABLE
+        ):  # else /dev/cpu/0/cpuid and the absolute limit serve
+            yield from _native_steps()
+        if self.node == "usable":
+            yield from _kvm_steps()
 
-    def hypervisor(self) -> "tuple[str, str]":
-        """The hypervisor below, and where it says so."""
-        leaf, m = self.cpuid(0x40000000), self.machine
-        present = self.cpuid(0x1)
-        if leaf and present and present[2] >> 31:
-            signature = struct.pack("<3I", *leaf[1:]).decode("ascii", "replace").strip("\0 ")
-            return HYPERVISORS.get(signature, signature), "CPUID leaf 0x40000000 says " + signature
-        for path in ("/sys/hypervisor/type", "/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name"):
-            text = m.read(path).strip()
-            name = next((name for word, name in DMI.items() if word in text.lower()), "")
-            if name:
-                return name, "{} says {}".format(path, text)
-        if "hypervisor" in m.flags:
-            return "unnamed", "/proc/cpuinfo has the flag hypervisor"
-        return "none", "no sign of one in CPUID, /sys/hypervisor and DMI"
+    def check_hypervisor(self) -> "Answer":
+        signature = struct.pack("<3I", *self.cpuid(0x40000000)[1:]).decode("latin-1")
+        said = [("CPUID", signature)] if self.cpuid(1)[2] >> 31 else []
+        said += [(path, self.read(path)) for path in DMI]
+        names = ((name, where, text) for where, text in said for name in HYPERVISORS if name in text.lower())
+        bare = "unnamed" if "hypervisor" in self.flags else "none"
+        self.below, where, text = next(names, (bare, "/proc/cpuinfo", "no more"))
+        return "pass", "{}: {} says {}".format(self.below, where, text)
 
-    def check_hypervisor(self) -> None:
-        self.add("hypervisor", "pass", "{}: {}".format(*self.hypervisor()))
+    def check_confidential(self) -> "Answer":
+        sign = self.sign(CONFIDENTIAL)
+        return (
+            ("fail", sign, "confidential-guest") if sign else ("pass", "no sign in /dev, cpuinfo and the log")
+        )
 
-    def check_confidential(self) -> None:
-        m = self.machine
-        signs = [path for path in ("/dev/sev-guest", "/dev/tdx_guest", "/sys/devices/system/cpu/sev") if m.has(path)]
-        signs += [flag + " in /proc/cpuinfo" for flag in ("sev_guest", "tdx_guest") if flag in m.flags]
-        signs += [line for line in m.log if "as an SEV guest" in line or "features active: AMD SEV" in line]
-        if signs:
-            self.add("confidential", "fail", "this is a confidential guest: " + signs[0], "confidential-guest")
-        else:
-            self.add("confidential", "pass", "no sign of SEV or TDX in /proc/cpuinfo, /dev and the kernel log")
+    def check_container(self) -> "Answer":
+        cure = "none while /dev/kvm opens; otherwise " + CURES["container"]
+        return ("warn", self.in_container, None, cure) if self.in_container else ("pass", "no sign of one")
 
-    def container(self) -> str:
-        """The sign that this is a container; empty where there is none."""
-        m = self.machine
-        for path in ("/run/.containerenv", "/.dockerenv", "/run/systemd/container"):
-            if m.has(path):
-                return path
-        for path, words in (("/proc/1/environ", ("container=",)), ("/proc/1/cgroup", CONTAINER_GROUPS)):
-            word = next((word for word in words if word in m.read(path)), "")
-            if word:
-                return "{} in {}".format(word, path)
-        return ""
+    def check_cpu_flag(self) -> "Answer":
+        raw = self.cpuid(0x80000001)[2] & 4 if self.flag == "svm" else self.cpuid(1)[2] & 32
+        self.hidden = bool(raw) and self.flag not in self.flags
+        if raw or self.flag in self.flags:
+            where = "CPUID, hidden from /proc/cpuinfo" if self.hidden else "/proc/cpuinfo"
+            return "pass", "{} in {}".format(self.flag, where)
+        if not self.flags:
+            return "unknown", "/proc/cpuinfo has no flags", "unreadable"
+        log = self.logged("no hardware support", "not available", "not supported by cpu")
+        return "fail", "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log), "no-cpu-flag"
 
-    def check_container(self) -> None:
-        sign = self.container()
-        if sign:
-            cure = "none is needed while /dev/kvm opens; else start the container with --device /dev/kvm"
-            self.add("container", "warn", "this looks like a container: " + sign, None, cure)
-        else:
-            self.add("container", "pass", "no sign of a container")
-
-    def check_cpu_flag(self) -> None:
-        m = self.machine
-        leaf, bit = (0x80000001, 2) if m.flag == "svm" else (0x1, 5)
-        raw = self.cpuid(leaf)
-        self.hidden = bool(raw and raw[2] >> bit & 1) and m.flag not in m.flags
-        if m.flag in m.flags:
-            self.add("cpu-flag", "pass", "{} in /proc/cpuinfo".format(m.flag))
-        elif self.hidden:
-            self.add("cpu-flag", "pass", "CPUID has {}, though /proc/cpuinfo hides it".format(m.flag))
-        elif not m.cpu:
-            self.add("cpu-flag", "unknown", "/proc/cpuinfo cannot be read", "unreadable")
-        else:
-            log = self.logged("no hardware support", "not available", "not supported by cpu")
-            text = "no {} in /proc/cpuinfo ({}). {}".format(m.flag, m.cpu.get("vendor_id"), log)
-            self.add("cpu-flag", "fail", text, "no-cpu-flag")
-
-    def check_firmware(self) -> None:
-        m = self.machine
-        register, locked = (0xC0010114, lambda v: v & 16) if m.vendor == "amd" else (0x3A, lambda v: v & 5 == 1)
-        raw = m.raw("/dev/cpu/0/msr", register, 8)
+    def check_firmware(self) -> "Answer":
+        register, mask, locked = (0xC0010114, 16, 16) if self.vendor == "amd" else (0x3A, 5, 1)
+        raw = self.raw("/dev/cpu/0/msr", register, 8)
+        if self.broken("no-cpu-flag"):
+            return "skip", "not asked: the CPU flag is missing"
+        if raw:
+            value = int.from_bytes(raw, "little")
+            text = "MSR {:#x} is {:#x}".format(register, value)
+            return ("fail", text, "firmware-locked") if value & mask == locked else ("pass", text)
+        if self.driver in self.drivers:
+            return "pass", self.driver + " is loaded, which locked firmware does not allow"
         log = self.logged("disabled by bios", "disabled (by bios)", "not enabled (by bios)")
-        if self.broken() == "no-cpu-flag":
-            self.add("firmware", "skip", "not asked: the CPU flag is missing")
-        elif len(raw) == 8:
-            value = struct.unpack("<Q", raw)[0]
-            text = "MSR {:#x} = {:#x} in /dev/cpu/0/msr".format(register, value)
-            self.add("firmware", *(("fail", text, "firmware-locked") if locked(value) else ("pass", text)))
-        elif m.module in m.providers():
-            self.add("firmware", "pass", m.module + " is loaded, which a locked firmware would not allow")
-        elif log or self.hidden:
-            text = log or "CPUID has {}, /proc/cpuinfo does not: the kernel hides what firmware locked".format(m.flag)
-            self.add("firmware", "fail", text, "firmware-locked")
-        else:
-            self.add("firmware", "unknown", "/dev/cpu/0/msr cannot be read; the log is silent", "unreadable")
+        if log or self.hidden:
+            return "fail", log or "Linux hides the flag that CPUID has: firmware locked it", "firmware-locked"
+        return "unknown", "neither /dev/cpu/0/msr nor the kernel log could be read for it", "unreadable"
 
-    def check_module(self) -> None:
-        m = self.machine
-        providers, disk, ban = m.providers(), m.on_disk(m.module), m.blacklisting()
-        if providers:
-            self.add("module", "pass", "/sys/module has " + ", ".join(providers))
-        elif ban:
-            self.add("module", "fail", "{} is not loaded: {}".format(m.module, ban), "module-blacklisted")
-        elif disk:
-            status = "skip" if self.broken() else "warn" if self.node == "stale" else "fail"
-            text = "{} is not in /sys/module, and {} lists it. {}".format(m.module, disk, self.logged("kvm"))
-            self.add("module", status, text, "module-not-loaded")
-        elif self.node in ("open", "closed"):
-            self.add("module", "pass", "/proc/misc lists kvm")
-        else:
-            text = "{} is not in /sys/module, nor in the module lists of kernel {}".format(m.module, m.kernel)
-            self.add("module", "fail", text, "module-absent")
+    def check_module(self) -> "Answer":
+        disk, ban = self.on_disk(self.driver), self.blacklisting()
+        if self.drivers or self.node in ("usable", "denied"):
+            return "pass", "loaded: " + (", ".join(self.drivers) or "the driver in /proc/misc")
+        if ban:
+            return "fail", "{} is not loaded: {}".format(self.driver, ban), "module-blacklisted"
+        if not disk:
+            return "fail", "kernel {} has no {}".format(self.kernel, self.driver), "module-absent"
+        status = "skip" if self.broken() else "warn" if self.node == "stale" else "fail"
+        text = "{} is in {}, but not loaded. {}".format(self.driver, disk, self.logged("kvm"))
+        return (status, text) if status == "skip" else (status, text, "module-not-loaded")
 
-    def check_module_params(self) -> None:
-        shown = ["{}={}".format(*pair) for pair in self.machine.parameters().items() if pair[0] in PARAMETERS]
-        text = "{}: {}".format(", ".join(self.machine.providers()), ", ".join(shown) or "none that matter")
-        self.add("module-params", "pass" if shown else "skip", text if self.machine.providers() else "not asked: none loaded")
+    def check_module_params(self) -> "Answer":
+        shown = ", ".join(name + "=" + value for name, value in self.parameters.items())
+        return ("pass", shown) if shown else ("skip", "no such parameters in /sys/module/kvm_*")
 
-    def check_device(self) -> None:
-        loaded = bool(self.machine.providers())
-        if self.node in ("open", "closed", "denied"):
-            self.add("device", "pass", self.node_evidence if self.node != "denied" else "character device 10:232")
-        elif self.node == "wrong":
-            self.add("device", "fail", self.node_evidence, "device-stale", "rm /dev/kvm && mknod -m 660 /dev/kvm c 10 232")
-        elif self.node == "stale":
-            self.add("device", "fail", self.node_evidence, "device-stale")
-        elif self.broken() and not loaded:
-            self.add("device", "skip", "not asked: no KVM is loaded. " + self.node_evidence)
-        else:
-            self.add("device", "fail", self.node_evidence, "container" if self.container() else "device-missing")
+    def check_device(self) -> "Answer":
+        if self.node in ("usable", "denied"):
+            return "pass", "/dev/kvm is character device 10:232"
+        if self.node == "wrong":
+            return "fail", self.seen, "device-stale", "rm /dev/kvm && mknod -m 660 /dev/kvm c 10 232"
+        if self.node == "stale":
+            return "fail", self.seen, "device-stale"
+        if self.broken() and not self.drivers:
+            return "skip", "not asked: an earlier link is broken; " + self.seen
+        return "fail", self.seen, "container" if self.in_container else "device-missing"
 
-    def check_device_access(self) -> None:
-        m = self.machine
-        if self.node not in ("open", "closed", "denied"):
-            return self.add("device-access", "skip", "not asked: no usable /dev/kvm")
-        info = os.stat(m.path("/dev/kvm"))
-        m.user, m.group = m.name_of("/etc/passwd", os.getuid()), m.name_of("/etc/group", info.st_gid)
-        owner = m.name_of("/etc/passwd", info.st_uid)
-        text = "/dev/kvm is {:o} {}:{}".format(stat.S_IMODE(info.st_mode), owner, m.group)
-        others = "everybody" if info.st_mode & 6 == 6 else "group " + m.group if info.st_mode & 0o60 == 0o60 else "nobody"
-        text += "; besides {}, {} may open it".format(owner, others)
-        if m.live:
-            text += "; this is {} with groups {}. {}".format(m.user, sorted(os.getgroups()), self.node_evidence)
-        if self.node == "denied":
-            cure = "" if os.getuid() else "allow device 10:232 to this container: --device /dev/kvm"
-            self.add("device-access", "fail", text, "device-denied", cure)
-        else:
-            self.add("device-access", "pass" if m.live else "skip", text)
-        return None
+    def check_device_access(self) -> "Answer":
+        if self.node == "denied":  # root is only kept out by a container
+            return "fail", self.seen, "device-denied", "" if os.getuid() else CURES["container"]
+        return "pass" if self.node == "usable" and self.live else "skip", self.seen
 
-    def asked(self, check: str, step: str) -> bool:
-        """True where a step came back. Else says why not: the first that did not carries the cause."""
-        if step in self.steps:
-            return True
-        cause, text = self.steps.get("broken", ("not-run", "no guest code was run"))
-        settled = any(finding["cause"] == cause for finding in self.findings)
-        unknown = cause in ("not-run", "crashed")
-        if self.node not in ("open", "closed") or settled or (unknown and step != "run"):
-            self.add(check, "skip", "not asked: " + ("no usable /dev/kvm" if self.node not in ("open", "closed") else text))
-        else:
-            rivals = [name for name in ("vboxdrv", "vmmon") if self.machine.has("/sys/module/" + name)]
-            text += "; {} loaded".format(" and ".join(rivals)) if cause == "kvm-busy" and rivals else ""
-            self.add(check, "unknown" if unknown else "fail", "{}: {}".format(step, text), cause)
-        return False
+    def step(self, name: str, text: str = "") -> "Answer":
+        """How a step went. The first that is missing bears the cause; the others were not asked."""
+        if name in self.steps:
+            return "pass", text or self.steps[name]
+        cause, text = self.steps.get("broken", ("not-run", "a saved machine runs nothing"))
+        unproven = cause in UNPROVEN
+        if self.node != "usable" or self.broken(cause) or (unproven and name != "run"):
+            return "skip", "not asked: " + ("/dev/kvm cannot be used" if self.node != "usable" else text)
+        rivals = [module for module in ("vboxdrv", "vmmon") if self.names("/sys/module/" + module)]
+        return "unknown" if unproven else "fail", "{}: {} {}".format(name, text, " ".join(rivals)), cause
 
-    def check_kvm(self) -> None:
-        for step in ("api", "create", "vcpu", "run"):
-            if self.asked("kvm-" + step, step):
-                self.add("kvm-" + step, "pass", self.steps[step])
+    def check_kvm_api(self) -> "Answer":
+        return self.step("api")
 
-    def check_speed(self) -> None:
-        if self.asked("kvm-speed", "speed"):
-            guest, own = self.steps["speed"], self.steps.get("native")
-            emulated = own > guest * EMULATED_RATIO if own else guest < EMULATED_RATE
-            text = "{:.1f} M loops/s in the guest; ".format(guest / 1e6)
-            text += "{:.0f} M/s here; ".format(own / 1e6) if own else "not measured here; "
-            text += "{:.1f} us an exit".format(self.steps.get("exit", 0) / 1e3)
-            self.add("kvm-speed", *(("fail", text, "emulated") if emulated else ("pass", text)))
+    def check_kvm_create(self) -> "Answer":
+        return self.step("create")
 
-    def check_exit_latency(self) -> None:
-        if self.asked("kvm-exit-latency", "exit"):
-            ns = self.steps["exit"]
-            text = "{:.1f} us an exit, the median of {}".format(ns / 1e3, EXITS)
-            self.add("kvm-exit-latency", *(("warn", text, "slow-exits") if ns > SLOW_EXIT_NS else ("pass", text)))
+    def check_kvm_vcpu(self) -> "Answer":
+        return self.step("vcpu")
 
-    def check_paging(self) -> None:
-        name = self.machine.paging
-        value = self.machine.parameters().get(name)
+    def check_kvm_run(self) -> "Answer":
+        return self.step("run")
+
+    def check_kvm_speed(self) -> "Answer":
+        guest, here = (self.steps.get(name, 0) for name in ("loops_per_s", "native_loops_per_s"))
+        text = "{:.1f} M loops/s in the guest, {:.0f} M/s here; {:.1f} us an exit"
+        text = text.format(guest / 1e6, here / 1e6, self.steps.get("exit_ns", 0) / 1e3)
+        emulated = guest and (here > guest * EMULATED_RATIO if here else guest < EMULATED_RATE)
+        return ("fail", text, "emulated") if emulated else self.step("loops_per_s", text)
+
+    def check_kvm_exit_latency(self) -> "Answer":
+        ns = self.steps.get("exit_ns", 0)
+        text = "{:.1f} us an exit, the median of {}".format(ns / 1e3, EXITS)
+        return ("warn", text, "slow-exits") if ns > SLOW_EXIT_NS else self.step("exit_ns", text)
+
+    def check_paging(self) -> "Answer":
+        value = self.parameters.get(self.second)
         if value is None:
-            self.add("paging", "skip", "the loaded KVM has no parameter " + name)
-        elif value in ("Y", "1"):
-            self.add("paging", "pass", "{}={}: second-level paging".format(name, value))
-        else:
-            self.add("paging", "warn", "{}={}: guests run on slow shadow paging".format(name, value), "shadow-paging")
+            return "skip", "the loaded KVM has no parameter " + self.second
+        text = "{}={}".format(self.second, value)
+        return ("pass", text) if value in ("Y", "1") else ("warn", text, "shadow-paging")
 
-    def check_nesting(self) -> None:
-        nests = self.steps.get("nests")
-        if nests is None:
-            self.add("nesting", "skip", "not asked: no guest code was run")
-        elif nests:
-            self.add("nesting", "pass", "KVM_GET_SUPPORTED_CPUID has svm or vmx: this machine's VMs can nest in turn")
-        else:
-            self.add("nesting", "skip", "KVM_GET_SUPPORTED_CPUID lacks it: its own VMs work; theirs cannot")
+    def check_nesting(self) -> "Answer":
+        if self.steps.get("nests"):
+            return "pass", "KVM_GET_SUPPORTED_CPUID has vmx or svm: this machine's own VMs can nest in turn"
+        no = "KVM_GET_SUPPORTED_CPUID has no vmx or svm: this machine's own VMs work, theirs cannot"
+        return "skip", no if "nests" in self.steps else "not asked: nothing was run"
 
-    def check_users(self) -> None:
-        m, holders = self.machine, []
-        count = next((m.read("/sys/module/{}/refcnt".format(p)).strip() for p in m.providers()), "")
-        for pid in m.names("/proc") if count != "0" else []:
-            for fd in m.names("/proc/{}/fd".format(pid)) if pid.isdigit() else []:
-                if m.link("/proc/{}/fd/{}".format(pid, fd)) in ("/dev/kvm", "anon_inode:kvm-vm"):
-                    holders.append("{} ({})".format(m.read("/proc/{}/comm".format(pid)).strip(), pid))
-                    break
-        self.steps["users"] = len(holders)
-        text = "{} processes hold KVM, as far as may be seen: {}; refcnt {}"
-        self.add("kvm-users", "pass", text.format(len(holders), ", ".join(holders) or "none", count or "not shown"))
+    def check_kvm_users(self) -> "Answer":
+        count = "".join(self.read("/sys/module/{}/refcnt".format(driver)) for driver in self.drivers).strip()
+        users = []
+        for pid in self.names("/proc") if count != "0" else []:
+            folder = "/proc/{}/fd/".format(pid)
+            links = [attempt("", os.readlink, self.path(folder) + fd) for fd in self.names(folder)]
+            if "/dev/kvm" in links or "anon_inode:kvm-vm" in links:
+                users.append("{} {}".format(pid, self.read("/proc/{}/comm".format(pid)).strip()))
+        self.steps["kvm_users"] = len(users)
+        return "pass", "users: {}; refcnt: {}".format(", ".join(users) or "none seen", count or "not told")
 
-    def check_vhost(self) -> None:
-        m = self.machine
-        missing = [name for name, path in VHOST.items() if not m.has(path)]
-        ready = [name for name in missing if m.on_disk(name)]
-        if not missing:
-            self.add("vhost", "pass", "present: " + " ".join(VHOST.values()))
-        elif ready:
-            self.add("vhost", "warn", "not loaded: " + " ".join(ready), "vhost-missing")
-        else:
-            self.add("vhost", "skip", "this kernel has no " + " ".join(missing))
-
-
-def clean(text: str) -> str:
-    """Text of the machine's own as one bounded line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * TEXT_LIMIT]).split())[:TEXT_LIMIT]
-
-
-def load(module: str) -> "Iterator[tuple[str, Any]]":
-    """Ask for the module. What modprobe answers is not believed: /sys/module is read afterwards."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    yield "modprobe", os.spawnvpe(os.P_WAIT, "modprobe", ["modprobe", module], dict(os.environ, PATH=path))
+    def check_vhost(self) -> "Answer":
+        missing = [module for module, path in VHOST.items() if not os.path.exists(self.path(path))]
+        ready = [module for module in missing if self.on_disk(module)]
+        if ready:
+            return "warn", "not loaded: " + ", ".join(ready), "vhost-missing"
+        return "skip" if missing else "pass", "not in this kernel: " + (", ".join(missing) or "none")
 
 
 def conclude(findings: "list[dict[str, Any]]") -> "tuple[str, str | None, str]":
-    """Verdict, cause and the evidence that decided. What ran is believed over what the flags say."""
-    names = [finding["check"] for finding in findings]
-    proof = names.index("guest-kvm-run") if "guest-kvm-run" in names else 0
-    if findings[proof]["check"] == "guest-kvm-run" and findings[proof]["status"] == "pass":
-        for finding in findings[:proof]:
-            finding["status"] = "warn" if finding["status"] == "fail" else finding["status"]
-    first = next((finding for finding in findings if finding["status"] == "fail"), None)
-    if first:
-        return "works-emulated" if first["cause"] == "emulated" else "off", first["cause"], first["evidence"]
-    if findings[proof]["status"] == "pass":
-        return "works", None, findings[proof]["evidence"]
-    return "unknown", findings[proof]["cause"] or "not-run", findings[proof]["evidence"]
+    """Verdict, cause and the evidence that decides. What ran is believed over what flags and files say."""
+    proof = next(index for index, finding in enumerate(findings) if finding["check"] == "guest-kvm-run")
+    for finding in findings[:proof] if findings[proof]["status"] == "pass" else []:
+        finding["status"] = "warn" if finding["status"] == "fail" else finding["status"]
+    first = next((finding for finding in findings if finding["status"] == "fail"), findings[proof])
+    verdict = {"pass": "works", "fail": "off"}.get(first["status"], "unknown")
+    return "works-emulated" if first["cause"] == "emulated" else verdict, first["cause"], first["evidence"]
 
 
 SUMMARIES = {
-    "works": "Virtual machines run here: {}",
-    "works-emulated": "Guest code runs, but emulated; ordinary virtual machines do not work: {}",
-    "off": "Virtual machines cannot run here: {}",
-    "unknown": "It was not found out whether virtual machines run here: {}",
+    "works": "Virtual machines run here: ",
+    "works-emulated": "Guest code runs here, but emulated, which is too slow for ordinary virtual machines: ",
+    "off": "Virtual machines cannot run here: ",
+    "unknown": "It was not found out whether virtual machines run here: ",
 }
 
 
 def examine(
     root: str = "/", load_modules: bool = False, work: "Work | None" = None, deadline: float = DEADLINE
-) -> "dict[str, Any]":
-    """Judge one machine. `work` takes the place of the part that runs code, which a saved machine does not have."""
+) -> "Any":
+    """Judge one machine. A saved one runs nothing, unless `work` plays the steps that a run would have."""
     start = time.monotonic()
-    machine = Machine(root)
-    if load_modules and machine.live:
-        apart(lambda: load(machine.module), deadline)
-    known = machine.arch == "x86_64" and sys.maxsize > 1 << 32
-    if known and machine.live and work is None:
-        work = live_steps if machine.node()[0] == "open" else native_steps
-    case = Case(machine, apart(work, deadline) if known and work else {})
-    if known:
-        for check in CHAIN:
-            check(case)
-    else:
-        case.add("kvm-run", "unknown", "the probe knows no guest code for " + machine.arch, "unsupported-arch")
-    verdict, cause, evidence = conclude(case.findings)
-    facts = {"arch": machine.arch, "kernel": machine.kernel, "vendor": machine.vendor}
-    facts.update(hypervisor=case.hypervisor()[0], model=machine.cpu.get("model name", ""))
-    found = {"exit_ns": "exit", "loops_per_s": "speed", "native_loops_per_s": "native", "kvm_users": "users"}
-    numbers = {name: round(case.steps[step]) for name, step in found.items() if step in case.steps}
-    numbers["elapsed_ms"] = round((time.monotonic() - start) * 1e3, 1)
-    report = {"schema_version": 1, "probe": "1", "verdict": verdict, "cause": cause}
-    report.update(summary=SUMMARIES[verdict].format(evidence), machine={k: clean(v) for k, v in facts.items()})
-    report.update(numbers=numbers, findings=case.findings)
-    return report
+    chain = _Chain(root)
+    if load_modules and chain.known and chain.live:
+        apart(lambda: _load(chain.driver), deadline)
+        chain = _Chain(root)  # what modprobe answers is not believed
+    if chain.known and (work or chain.live):
+        chain.steps = apart(work or chain.live_steps, deadline)
+    findings = chain.judge()
+    verdict, cause, evidence = conclude(findings)
+    facts = {"arch": chain.arch, "kernel": chain.kernel, "vendor": chain.vendor, "hypervisor": chain.below}
+    facts["model"] = chain.cpu.get("model name", "")
+    numbers = {name: round(chain.steps[name]) for name in NUMBERS if name in chain.steps}
+    return {
+        "schema_version": 1,
+        "probe": "1",
+        "verdict": verdict,
+        "cause": cause,
+        "summary": SUMMARIES[verdict] + evidence,
+        "machine": {name: clean(text) for name, text in facts.items()},
+        "numbers": dict(numbers, elapsed_ms=round((time.monotonic() - start) * 1e3, 1)),
+        "findings": findings,
+    }
 
 
-def live_steps() -> "Iterator[tuple[str, Any]]":
-    """All that is run on this machine."""
-    yield from native_steps()
-    yield from kvm_steps()
-
-
-CHAIN = (
-    Case.check_hypervisor,
-    Case.check_confidential,
-    Case.check_container,
-    Case.check_cpu_flag,
-    Case.check_firmware,
-    Case.check_module,
-    Case.check_module_params,
-    Case.check_device,
-    Case.check_device_access,
-    Case.check_kvm,
-    Case.check_speed,
-    Case.check_exit_latency,
-    Case.check_paging,
-    Case.check_nesting,
-    Case.check_users,
-    Case.check_vhost,
-)
+def _load(driver: str) -> "Steps":
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    yield "modprobe", os.spawnvpe(os.P_WAIT, "modprobe", ["modprobe", driver], dict(os.environ, PATH=path))  # noqa: S606
 
 
 def main(argv: "list[str]") -> int:
@@ -766,10 +659,10 @@ def main(argv: "list[str]") -> int:
     root, flags, words = "/", set(), list(argv)
     while words:
         word = words.pop(0)
-        if word == "--root" and words and os.path.isdir(words[0]):
-            root = words.pop(0)
-        elif word in ("--load-modules", "--pretty"):
+        if word in ("--load-modules", "--pretty"):
             flags.add(word)
+        elif word == "--root" and words and os.path.isdir(words[0]):
+            root = words.pop(0)
         else:
             print("usage: probe.py [--root DIR] [--load-modules] [--pretty]", file=sys.stderr)
             return 2
