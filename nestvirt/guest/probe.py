@@ -89,9 +89,8 @@ def attempt(default: "Any", call: "Callable[..., Any]", *arguments: "Any") -> "A
 
 def clean(text: str) -> str:
     """Foreign text as one bounded line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * TEXT_LIMIT]).split())[
-        :TEXT_LIMIT
-    ]
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * TEXT_LIMIT])
+    return " ".join(printable.split())[:TEXT_LIMIT]
 
 
 class _Machine:
@@ -107,14 +106,10 @@ class _Machine:
         makers = {"GenuineIntel": "intel", "AuthenticAMD": "amd", "HygonGenuine": "amd"}
         self.known = self.arch == "x86_64" and sys.maxsize > 2**32
         self.vendor = makers.get(self.cpu.get("vendor_id", ""), "other")
-        amd = self.vendor == "amd"
-        self.flag, self.driver, self.second = (
-            ("svm", "kvm_amd", "npt") if amd else ("vmx", "kvm_intel", "ept")
-        )
+        names = ("svm", "kvm_amd", "npt") if self.vendor == "amd" else ("vmx", "kvm_intel", "ept")
+        self.flag, self.driver, self.second = names
         self.flags = self.cpu.get("flags", "").split()
-        self.drivers = [
-            name for name in self.names("/sys/module") if name.startswith("kvm_")
-        ]  # kvm_pvm is one, too
+        self.drivers = [name for name in self.names("/sys/module") if name.startswith("kvm_")]  # or kvm_pvm
         folders = ["/sys/module/{}/parameters/".format(driver) for driver in self.drivers]
         shown = {name: self.read(folder + name).strip() for folder in folders for name in self.names(folder)}
         self.parameters = {name: shown[name] for name in PARAMETERS if name in shown}
@@ -129,17 +124,18 @@ class _Machine:
         return sorted(attempt([], os.listdir, self.path(folder)))
 
     def raw(self, name: str, offset: int = 0, size: int = FILE_LIMIT) -> bytes:
-        fd, data, chunk = (
-            attempt(-1, os.open, self.path(name), os.O_RDONLY | os.O_NONBLOCK),
-            bytearray(),
-            b"?",
-        )
-        while (
-            fd >= 0 and chunk and len(data) < size
-        ):  # the kernel log has no end, but then it would have to wait
-            chunk = attempt(b"", os.pread, fd, size, offset) if offset else attempt(b"", os.read, fd, 65536)
+        fd = attempt(None, os.open, self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if fd is None:
+            return b""
+        data = bytearray(attempt(b"", os.pread, fd, size, offset) if offset else b"")
+        while not offset and len(data) < size:
+            chunk = attempt(
+                b"", os.read, fd, 65536
+            )  # the kernel log has no end, but it would have to wait there
+            if not chunk:
+                break
             data += chunk
-        attempt(None, os.close, fd)
+        os.close(fd)
         return bytes(data)
 
     def read(self, name: str) -> str:
@@ -159,26 +155,20 @@ class _Machine:
     def on_disk(self, module: str) -> str:  # which index lists the module
         folders = [folder + self.kernel for folder in ("/lib/modules/", "/usr/lib/modules/")]
         indexes = [folder + name for name in ("/modules.builtin", "/modules.dep") for folder in folders]
-        return next(
-            (index for index in indexes if "/{}.ko".format(module) in self.read(index).replace("-", "_")), ""
-        )
+        listing = [index for index in indexes if "/" + module + ".ko" in self.read(index).replace("-", "_")]
+        return listing[0] if listing else ""
 
     def blacklisting(self) -> str:  # what keeps the module from loading, and where that is written
         for word in self.read("/proc/cmdline").split():
             key, _, value = word.replace("-", "_").partition("=")
-            if key in ("module_blacklist", "modprobe.blacklist") and {self.driver, "kvm"} & set(
-                value.split(",")
-            ):
+            named = {self.driver, "kvm"} & set(value.split(","))
+            if named and key in ("module_blacklist", "modprobe.blacklist"):
                 return word + " in /proc/cmdline"
-        paths = {}  # type: dict[str, str]
-        for root in (
-            "/lib",
-            "/usr/lib",
-            "/usr/local/lib",
-            "/run",
-            "/etc",
-        ):  # of files with one name the last counts
-            paths.update({name: root + "/modprobe.d/" + name for name in self.names(root + "/modprobe.d")})
+        paths = {}  # of files with one name the last counts
+        for folder in ("/lib", "/usr/lib", "/usr/local/lib", "/run", "/etc"):
+            paths.update(
+                {name: folder + "/modprobe.d/" + name for name in self.names(folder + "/modprobe.d")}
+            )
         for path in paths.values():
             for line in self.read(path).splitlines():
                 verb, name, program = [*line.replace("-", "_").split(), "", "", ""][:3]
@@ -189,30 +179,24 @@ class _Machine:
 
     def find_node(self) -> "tuple[str, str]":
         """A word for /dev/kvm, and the evidence. Without a driver it is not opened: that would load one."""
+        text = "/dev/kvm"
         try:
             info = os.stat(self.path("/dev/kvm"))
+            text += " is {} {}:{}".format(stat.filemode(info.st_mode), info.st_uid, info.st_gid)
             if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(10, 232):
-                return "wrong", "/dev/kvm is not character device 10:232 (its mode is {:o})".format(
-                    info.st_mode
-                )
+                return "wrong", text + ", which is not character device 10:232"
             misc = self.read("/proc/misc")
             if " kvm\n" not in misc if misc else not self.drivers:
-                return "stale", "/dev/kvm has no driver: kvm is not in {}".format(
-                    "/proc/misc" if misc else "/sys/module"
-                )
-            text = "/dev/kvm is {:o} {}:{}".format(stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+                return "stale", text + ", without a driver in " + ("/proc/misc" if misc else "/sys/module")
             if self.live:
-                text += "; uid {}, groups {}".format(os.getuid(), sorted({os.getgid(), *os.getgroups()}))
+                text += "; this is {} of groups {}".format(
+                    os.getuid(), sorted({os.getgid(), *os.getgroups()})
+                )
                 os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
             return "usable", text
         except OSError as e:
-            if e.errno in (errno.ENOENT, errno.ENOTDIR):
-                return "missing", "there is no /dev/kvm"
-            return (
-                ("denied", text)
-                if e.errno in (errno.EACCES, errno.EPERM)
-                else ("stale", "/dev/kvm: " + str(e))
-            )
+            words = {errno.ENOENT: "missing", errno.EACCES: "denied", errno.EPERM: "denied"}
+            return words.get(e.errno or 0, "stale"), "{}: {}".format(text, e.strerror)
 
 
 class _Broken(Exception):
@@ -272,12 +256,12 @@ def _memory(size: int, protection: int = mmap.PROT_READ | mmap.PROT_WRITE) -> "t
 
 def _loops_per_s(spin: "Callable[[int], Any]") -> float:
     """The best of three long enough timings: a busy machine must not look like an emulated one."""
-    count, rates = 5000, []  # type: int, list[float]
+    count, rates = 2000, []  # type: int, list[float]
     while len(rates) < 3:
         start = time.perf_counter()
         spin(count)
         seconds = time.perf_counter() - start
-        if seconds < 0.002 and count < 20000000:
+        if seconds < 0.0015 and count < 20000000:
             count *= 4
         else:
             rates.append(count / seconds if seconds > 0 else 0.0)
@@ -285,9 +269,8 @@ def _loops_per_s(spin: "Callable[[int], Any]") -> float:
 
 
 SPIN = "48ffc975fb"  # dec rcx; jnz back: timed here and in the guest
-CPUID = (
-    "5389f831c90fa28906895e04894e0889560c5bc3"  # push rbx; cpuid of edi; its registers to [rsi]; pop rbx; ret
-)
+COUNT = "4889f9" + SPIN + "c3"  # mov rcx,rdi; the loop; ret
+CPUID = "5389f831c90fa28906895e04894e0889560c5bc3"  # push rbx; cpuid of edi; stored at rsi; pop rbx; ret
 PAGES = {  # the guest's memory
     0x1000: "0320",  # page tables: one entry each, but two pages of 2 MiB, both on 0
     0x2000: "0330",
@@ -306,10 +289,7 @@ def _native_steps() -> "Steps":
     import ctypes
 
     page, at = _memory(mmap.PAGESIZE, EXECUTABLE)
-    page[:20], page[64:73] = (
-        bytes.fromhex(CPUID),
-        bytes.fromhex("4889f9" + SPIN + "c3"),
-    )  # mov rcx,rdi; loop; ret
+    page[:73] = bytes.fromhex(CPUID).ljust(64) + bytes.fromhex(COUNT)
     function = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
     for leaf in (0x1, 0x40000000, 0x80000001):
         function(at)(leaf, at + 128)
@@ -326,9 +306,8 @@ class _Guest:
         for at, code in PAGES.items():
             self.memory[at : at + len(code) // 2] = bytes.fromhex(code)
         fcntl.ioctl(vm, 0xAE47, 0x7FFBD000)  # KVM_SET_TSS_ADDR
-        fcntl.ioctl(
-            vm, 0x4020AE46, struct.pack("<IIQQQ", 0, 0, 0, 0x10000, address)
-        )  # KVM_SET_USER_MEMORY_REGION
+        region = struct.pack("<IIQQQ", 0, 0, 0, 0x10000, address)
+        fcntl.ioctl(vm, 0x4020AE46, region)  # KVM_SET_USER_MEMORY_REGION
         self.state = mmap.mmap(vcpu, fcntl.ioctl(kvm, 0xAE04, 0))  # KVM_GET_VCPU_MMAP_SIZE
         self.cpuid = bytearray(struct.pack("<II10240x", 256, 0))
         fcntl.ioctl(kvm, 0xC008AE05, self.cpuid)  # KVM_GET_SUPPORTED_CPUID
@@ -372,9 +351,8 @@ class _Guest:
         self.memory[DATA : DATA + 8] = struct.pack("<Q", x)
         self.enter(PRODUCT, True, rbx=PAGING + DATA, rsi=y, rdx=PORT)
         low, product = self.output(4), struct.unpack_from("<Q", self.memory, DATA + 8)[0]
-        text = "real mode {:#x} + {:#x} = {:#x}, 64-bit {:#x} * {:#x} = {:#x}".format(
-            a, b, total, x, y, product
-        )
+        text = "real mode {:#x} + {:#x} = {:#x}, 64-bit {:#x} * {:#x} = {:#x}"
+        text = text.format(a, b, total, x, y, product)
         if (total, product, low) != ((a + b) % 2**16, x * y % 2**64, x * y % 2**32):
             raise _Broken("wrong-result", "wrong, cut to their widths: " + text)
         return "guest code ran; right, cut to their widths: " + text
@@ -429,12 +407,8 @@ class _Chain(_Machine):
     def judge(self) -> "list[dict[str, Any]]":
         for name, check in vars(_Chain).items():
             if name.startswith("check_"):
-                foreign = (
-                    "unknown" if name == "check_kvm_run" else "skip",
-                    "no x86-64 machine",
-                    "unsupported-arch",
-                )
-                status, evidence, cause, cure = (*(check(self) if self.known else foreign), None, None)[:4]
+                answer = check(self) if self.known else self.step(name[10:])
+                status, evidence, cause, cure = (*answer, None, None)[:4]
                 if cause and not cure:
                     cure = CURES.get(cause, KVM_CURE).format(**vars(self))
                 finding = {"check": "guest-" + name[6:].replace("_", "-"), "status": status}
@@ -451,9 +425,7 @@ class _Chain(_Machine):
         return self.steps.get("cpuid-{:x}".format(leaf)) or struct.unpack("<4I", device)
 
     def live_steps(self) -> "Steps":
-        if attempt(
-            None, _memory, mmap.PAGESIZE, EXECUTABLE
-        ):  # else /dev/cpu/0/cpuid and the absolute limit serve
+        if attempt(None, _memory, mmap.PAGESIZE, EXECUTABLE):  # where it is refused EMULATED_RATE serves
             yield from _native_steps()
         if self.node == "usable":
             yield from _kvm_steps()
@@ -541,9 +513,13 @@ class _Chain(_Machine):
         if name in self.steps:
             return "pass", text or self.steps[name]
         cause, text = self.steps.get("broken", ("not-run", "a saved machine runs nothing"))
+        if not self.known:
+            cause, text = "unsupported-arch", "the probe has no code for {!r}".format(self.arch)
         unproven = cause in UNPROVEN
-        if self.node != "usable" or self.broken(cause) or (unproven and name != "run"):
-            return "skip", "not asked: " + ("/dev/kvm cannot be used" if self.node != "usable" else text)
+        if self.known and self.node != "usable":
+            return "skip", "not asked: /dev/kvm cannot be used"
+        if self.broken(cause) or (unproven and name != "run"):
+            return "skip", "not asked: " + text
         rivals = [module for module in ("vboxdrv", "vmmon") if self.names("/sys/module/" + module)]
         return "unknown" if unproven else "fail", "{}: {} {}".format(name, text, " ".join(rivals)), cause
 
