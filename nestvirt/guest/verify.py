@@ -18,6 +18,30 @@ SCHEMA_VERSION = 1
 ANSWER_LIMIT = 256 * 1024
 PYTHONS = ("python3", "/usr/libexec/platform-python")  # the second is RHEL 8's own, outside PATH
 VERDICTS = ("works", "works-emulated", "off", "unknown")
+CHECKS = {
+    "guest-hypervisor": "Which hypervisor is underneath?",
+    "guest-confidential": "Is this a confidential guest (SEV, TDX), which cannot nest?",
+    "guest-container": "Is this a container, which has only the devices it was given?",
+    "guest-cpu-flag": "Does the CPU show vmx or svm?",
+    "guest-firmware": "Has the firmware locked virtualization?",
+    "guest-module": "Is the right kvm module loaded?",
+    "guest-module-params": "What do the module's parameters say?",
+    "guest-device": "Is /dev/kvm the real device?",
+    "guest-device-access": "Who may open /dev/kvm?",
+    "guest-kvm-api": "Does KVM speak API version 12?",
+    "guest-kvm-create": "Does KVM create a VM?",
+    "guest-kvm-vcpu": "Does KVM create a virtual CPU?",
+    "guest-kvm-run": "Does guest code run, and compute rightly? This is the proof.",
+    "guest-kvm-speed": "Is guest code run by the CPU, or emulated?",
+    "guest-kvm-exit-latency": "How long does an exit to the host take?",
+    "guest-paging": "Is second-level paging (EPT, NPT) in effect?",
+    "guest-nesting": "Can this machine's own VMs nest in turn?",
+    "guest-kvm-users": "Do VMs run here already?",
+    "guest-vhost": "Are vhost, vsock and tun there?",
+    "guest-withdrawn": "After disable: has the guest no vmx or svm any more?",
+}
+"""Check id to the question it asks. The probe asks all but the last."""
+
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
 _CHECK = re.compile(r"guest-[a-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[a-z0-9_]{1,40}")

@@ -133,15 +133,13 @@ def same_but_cpu(one: str, other: str) -> bool:
     return bare[0] == bare[1] or _sorted(bare[0]) == _sorted(bare[1])
 
 
-def _sorted(domain: str) -> tuple[list[str], list[str]]:
+def _sorted(domain: str) -> list[str]:
     root = ET.fromstring(domain)  # noqa: S314 - libvirt's own output
     devices = root.find("devices")
-    parts: list[list[str]] = []
-    for parent in (root, devices if devices is not None else []):
-        parts.append(
-            sorted(ET.canonicalize(ET.tostring(c), strip_text=True) for c in parent if c is not devices)
-        )
-    return parts[0], parts[1]
+    children = [child for child in root if child is not devices] + list(
+        devices if devices is not None else ()
+    )
+    return sorted(ET.canonicalize(ET.tostring(child), strip_text=True) for child in children)
 
 
 def enabled(
