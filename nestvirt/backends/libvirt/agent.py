@@ -67,7 +67,7 @@ class AgentChannel:
                 return Completed(NOT_FOUND, b"", error.evidence.encode())
             raise _blocked(error) from error
         pid = started.get("pid")
-        if not isinstance(pid, int):
+        if type(pid) is not int:  # isinstance would take JSON's true for one
             raise _nonsense(started)
         pause = 0.02
         while time.monotonic() < deadline:
@@ -112,7 +112,7 @@ def _nonsense(answer: object) -> GuestUnreachable:
 def _completed(status: dict[str, object]) -> Completed:
     code = status.get("exitcode", 128)  # without an exit code it was ended by a signal
     texts = [status.get("out-data", ""), status.get("err-data", "")]
-    if not isinstance(code, int) or not all(isinstance(text, str) for text in texts):
+    if type(code) is not int or not all(isinstance(text, str) for text in texts):
         raise _nonsense(status)
     limit = OUTPUT_LIMIT // 3 * 4 + 4
     try:

@@ -133,13 +133,17 @@ def same_but_cpu(one: str, other: str) -> bool:
     return bare[0] == bare[1] or _sorted(bare[0]) == _sorted(bare[1])
 
 
-def _sorted(domain: str) -> list[str]:
+def _sorted(domain: str) -> str:
+    """The definition in canonical form, with its parts and its devices in alphabetical order."""
     root = ET.fromstring(domain)  # noqa: S314 - libvirt's own output
-    devices = root.find("devices")
-    children = [child for child in root if child is not devices] + list(
-        devices if devices is not None else ()
-    )
-    return sorted(ET.canonicalize(ET.tostring(child), strip_text=True) for child in children)
+    for parent in (root.find("devices"), root):
+        if parent is not None:
+            parent[:] = sorted(parent, key=_canonical)
+    return _canonical(root)
+
+
+def _canonical(element: ET.Element) -> str:
+    return ET.canonicalize(ET.tostring(element), strip_text=True)
 
 
 def enabled(
