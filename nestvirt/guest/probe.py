@@ -402,7 +402,7 @@ class _Chain(_Machine):
         self.steps, self.findings = {}, []  # type: dict[str, Any], list[dict[str, Any]]
         self.node, self.seen = self.find_node()
         self.in_container = self.sign(CONTAINER)
-        self.hidden, self.below = False, "none"
+        self.offered, self.hidden, self.below = False, False, "none"
 
     def judge(self) -> "list[dict[str, Any]]":
         for name, check in vars(_Chain).items():
@@ -452,18 +452,20 @@ class _Chain(_Machine):
     def check_cpu_flag(self) -> "Answer":
         raw = self.cpuid(0x80000001)[2] & 4 if self.flag == "svm" else self.cpuid(1)[2] & 32
         self.hidden = bool(raw) and self.flag not in self.flags
-        if raw or self.flag in self.flags:
+        self.offered = bool(raw) or self.flag in self.flags
+        if self.offered:
             where = "CPUID, hidden from /proc/cpuinfo" if self.hidden else "/proc/cpuinfo"
             return "pass", "{} in {}".format(self.flag, where)
         if not self.flags:
             return "unknown", "/proc/cpuinfo has no flags", "unreadable"
         log = self.logged("no hardware support", "not available", "not supported by cpu")
-        return "fail", "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log), "no-cpu-flag"
+        status = "warn" if self.drivers else "fail"  # kvm_pvm needs no flag
+        return status, "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log), "no-cpu-flag"
 
     def check_firmware(self) -> "Answer":
         register, mask, locked = (0xC0010114, 16, 16) if self.vendor == "amd" else (0x3A, 5, 1)
         raw = self.raw("/dev/cpu/0/msr", register, 8)
-        if self.broken("no-cpu-flag"):
+        if not self.offered:
             return "skip", "not asked: the CPU flag is missing"
         if raw:
             value = int.from_bytes(raw, "little")

@@ -1,0 +1,94 @@
+"""The probe on the machine that runs the tests, against a C program that asks the same of /dev/kvm."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nestvirt.guest import probe
+
+SOURCE = Path(probe.__file__)
+ORACLE_SOURCE = Path(__file__).parents[1] / "peers" / "kvmoracle.c"
+VERDICTS = {"runs": "works", "emulated": "works-emulated", "none": "off"}
+STEPS = {
+    "open": ("guest-module", "guest-device"),
+    "create": ("guest-kvm-create",),
+    "vcpu": ("guest-kvm-vcpu",),
+}
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        if os.environ.get("NESTVIRT_PEERS") == "required":
+            pytest.fail("gcc is missing, and NESTVIRT_PEERS=required")
+        pytest.skip("the oracle needs gcc")
+    program = tmp_path_factory.mktemp("oracle") / "kvmoracle"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, ORACLE_SOURCE], check=True)
+    return program
+
+
+def ask(oracle: Path, *numbers: int) -> dict[str, Any]:
+    done = subprocess.run([oracle, *map(str, numbers)], capture_output=True, timeout=60, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def status(answer: dict[str, Any], check: str) -> str:
+    return str(next(f["status"] for f in answer["findings"] if f["check"] == check))
+
+
+def test_verdicts_agree(oracle: Path) -> None:
+    said, answer = ask(oracle), probe.examine()
+    assert answer["verdict"] == VERDICTS[said["class"]]
+    if said["class"] == "none":
+        assert "loops_per_s" not in answer["numbers"]
+        failed = [f["check"] for f in answer["findings"] if f["status"] == "fail"]
+        assert failed
+        assert said["step"] == "open" or failed[-1] in STEPS[said["step"]]
+    else:
+        assert status(answer, "guest-kvm-run") == "pass"
+        assert status(answer, "guest-kvm-speed") == ("pass" if said["class"] == "runs" else "fail")
+
+
+def test_numbers_are_of_one_kind(oracle: Path) -> None:
+    """Both measure the same loop and the same kind of exit; ten times apart would be two different things."""
+    said, numbers = ask(oracle), probe.examine()["numbers"]
+    if said["class"] == "none":
+        pytest.skip("no guest code runs here")
+    for name in ("loops_per_s", "native_loops_per_s", "exit_ns"):
+        assert 0.1 < numbers[name] / said[name] < 10, name
+
+
+@pytest.mark.parametrize(("loops", "factor"), [(1000, 7), (4321, 987654321)])
+def test_the_oracle_computes(oracle: Path, loops: int, factor: int) -> None:
+    said = ask(oracle, loops, factor)
+    if said["class"] == "none":
+        pytest.skip("no guest code runs here")
+    assert said["product"] == loops * factor % 2**32
+
+
+def test_a_user_who_may_not_open_the_device() -> None:
+    device = Path("/dev/kvm")
+    if os.geteuid() != 0 or not device.exists() or device.stat().st_mode & 6:
+        pytest.skip("this needs root, and a /dev/kvm that is not open to everybody")
+    with SOURCE.open("rb") as source:
+        done = subprocess.run(
+            [sys.executable, "-I", "-"],
+            stdin=source,
+            capture_output=True,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            check=False,
+        )
+    answer = json.loads(done.stdout)
+    assert (answer["verdict"], answer["cause"], done.returncode) == ("off", "device-denied", 1)
+    assert status(answer, "guest-device") == "pass"
+    cure = next(f["cure"] for f in answer["findings"] if f["check"] == "guest-device-access")
+    assert cure.startswith("usermod -aG")
