@@ -66,8 +66,9 @@ def _record(inode: int, entry: Entry) -> bytes:
     links, owner, time, device = 1, 0, 0, 0
     fields = (inode, entry.mode, owner, owner, links, time, len(entry.data), *[device] * 4, len(name), 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
-    return _padded(head) + _padded(entry.data)
+    return padded(head) + padded(entry.data)
 
 
-def _padded(data: bytes) -> bytes:
+def padded(data: bytes) -> bytes:
+    """The data up to the next multiple of 4, where alone the kernel looks for another archive."""
     return data + b"\0" * (-len(data) % 4)
