@@ -35,8 +35,10 @@ class SshChannel:
             try:
                 self.run(["true"], timeout=max(1.0, deadline - time.monotonic()))
             except GuestUnreachable as error:
-                # A wrong key stays wrong; a guest that is still booting refuses or times out.
-                if time.monotonic() + 1 >= deadline or "verification failed" in error.evidence:
+                # A wrong key and a missing ssh stay so; a guest that is still booting refuses or times out.
+                hopeless = "verification failed" in error.evidence
+                hopeless |= isinstance(error.__cause__, FileNotFoundError)
+                if hopeless or time.monotonic() + 1 >= deadline:
                     raise
                 time.sleep(1)
             else:

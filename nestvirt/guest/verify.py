@@ -16,6 +16,7 @@ from nestvirt.printable import printable
 
 SCHEMA_VERSION = 1
 ANSWER_LIMIT = 256 * 1024
+MOST_NUMBERS = 32
 PYTHONS = ("python3", "/usr/libexec/platform-python")  # the second is RHEL 8's own, outside PATH
 VERDICTS = ("works", "works-emulated", "off", "unknown")
 CHECKS = {
@@ -43,7 +44,6 @@ CHECKS = {
 """Check id to the question it asks. The probe asks all but the last."""
 
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
-_CHECK = re.compile(r"guest-[a-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[a-z0-9_]{1,40}")
 _HERE = Path(__file__).parent
 _T = TypeVar("_T")
@@ -138,7 +138,7 @@ def judge_answer(answer: object, *, channel: str) -> Probed:
     """
     try:
         return _read_answer(answer, channel)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         why = _nonsense(f"unexpected field: {printable(str(error), 100)}")
         return _unproven(channel, f"{why.message}: {why.evidence}", why.cure)
 
@@ -151,10 +151,13 @@ def _read_answer(answer: object, channel: str) -> Probed:
     cause = fields["cause"]
     if verdict not in VERDICTS or not (cause is None or _matches(_WORD, cause)):
         raise ValueError("verdict")
-    findings = tuple(_finding(item) for item in _checked(fields["findings"], list)[:64])
+    findings = tuple(_finding(item) for item in _checked(fields["findings"], list))
+    if len({f.check for f in findings}) < len(findings):
+        raise ValueError("a check is answered twice")
     proven = any(f.check == PROOF and f.status is Status.PASS for f in findings)
     failed = any(f.status is Status.FAIL for f in findings)
-    if (verdict == "works") != (proven and not failed):
+    works = verdict == "works"
+    if works != (proven and not failed) or (works and cause is not None):
         raise ValueError("the verdict contradicts the findings")
     if not proven and not failed:
         findings = (
@@ -178,7 +181,7 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 def _finding(item: object) -> Finding:
     fields = _checked(item, dict)
-    if not _matches(_CHECK, fields["check"]):
+    if fields["check"] not in CHECKS:
         raise ValueError("check")
     return Finding(
         fields["check"],
@@ -191,12 +194,14 @@ def _finding(item: object) -> Finding:
 
 def _numbers(items: object) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for name, value in list(_checked(items, dict).items())[:32]:
+    for name, value in _checked(items, dict).items():
         if not _matches(_NUMBER, name) or isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("numbers")
         if not math.isfinite(value) or value < 0:
             raise ValueError("numbers")
         numbers[name] = value
+    if len(numbers) > MOST_NUMBERS:
+        raise ValueError("numbers")
     return numbers
 
 
