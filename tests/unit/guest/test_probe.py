@@ -227,6 +227,7 @@ def broken(cause: str, at: str) -> Callable[[], Iterator[Step]]:
 def test_what_ran_works(tmp_path: Path) -> None:
     answer = probe.examine(str(build(tmp_path, AMD)), work=played())
     assert (answer["verdict"], answer["cause"]) == ("works", None)
+    assert "400.0 M loops/s" in answer["summary"]
     assert {f["check"]: f["status"] for f in answer["findings"] if f["status"] in ("fail", "warn")} == {}
     numbers = answer["numbers"]
     assert (numbers["exit_ns"], numbers["loops_per_s"], numbers["native_loops_per_s"]) == (
@@ -283,6 +284,29 @@ def test_warning_does_not_change_the_verdict(
     assert answer["verdict"] == verdict
     assert [f["check"] for f in answer["findings"] if f["status"] == "warn"] == [check]
     judged_well(answer)
+
+
+@pytest.mark.parametrize(
+    ("files", "check", "wanted"),
+    [
+        (NOT_LOADED | NO_SVM, "guest-firmware", "skip"),
+        (NOT_LOADED, "guest-firmware", "unknown"),
+        ({}, "guest-firmware", "pass"),
+        ({"/sys/module/kvm_amd/parameters/npt": "1\n"}, "guest-paging", "pass"),
+        ({"/sys/module/kvm_amd/parameters/npt": None}, "guest-paging", "skip"),
+        ({"/sys/module/kvm_amd/parameters/npt": "N\n"}, "guest-paging", "warn"),
+        ({"/dev/vhost-net": "", "/dev/vhost-vsock": "", "/dev/net/tun": ""}, "guest-vhost", "pass"),
+        ({}, "guest-vhost", "skip"),
+        ({}, "guest-module-params", "pass"),
+        (NOT_LOADED, "guest-module-params", "skip"),
+        (NOT_LOADED, "guest-device", "skip"),
+        (NOT_LOADED, "guest-kvm-run", "skip"),
+        ({}, "guest-kvm-create", "skip"),
+        ({}, "guest-kvm-run", "unknown"),
+    ],
+)
+def test_single_findings(tmp_path: Path, files: Files, check: str, wanted: str) -> None:
+    assert status(probe.examine(str(build(tmp_path, AMD | files))), check) == wanted
 
 
 def test_nesting_is_told_apart(tmp_path: Path) -> None:
