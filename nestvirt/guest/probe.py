@@ -412,7 +412,7 @@ class _Chain(_Machine):
                 if cause and not cure:
                     cure = CURES.get(cause, KVM_CURE).format(**vars(self))
                 finding = {"check": "guest-" + name[6:].replace("_", "-"), "status": status}
-                finding.update(evidence=clean(evidence), cause=cause, cure=cure or "")
+                finding.update(evidence=clean(evidence), cause=cause, cure=clean(cure or ""))
                 self.findings.append(finding)
         return self.findings
 

@@ -416,6 +416,14 @@ def test_the_machines_words_are_bounded_and_clean(tmp_path: Path) -> None:
     assert len(json.dumps(answer)) < 20000
 
 
+def test_cures_are_clean_too(tmp_path: Path) -> None:
+    name = {"/proc/sys/kernel/osrelease": "6.1\x1b[2J" + "A" * 9000}
+    cure = probe.examine(str(build(tmp_path, AMD | NOT_LOADED | name)))["findings"][5]["cure"]
+    assert "kvm_amd" in cure
+    assert cure.isprintable()
+    assert len(cure) <= 300
+
+
 def test_a_pipe_among_the_files_does_not_block(tmp_path: Path) -> None:
     root = build(tmp_path, AMD | NOT_LOADED | {"/proc/cmdline": None})
     os.mkfifo(root / "proc/cmdline")
