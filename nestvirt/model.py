@@ -49,6 +49,14 @@ class Target:
 
     _FORM = re.compile(r"(?P<backend>[a-z]+)(@(?P<profile>[\w.-]+))?:(?P<name>.+)", re.DOTALL)
 
+    def __post_init__(self) -> None:
+        if self.profile is not None and not re.fullmatch(r"[\w.-]+", self.profile):
+            raise TargetError(
+                f"{self.profile!r} cannot be the name of a profile",
+                evidence="a target with it could not be read back from the journal",
+                cure="name it with letters, digits, and . _ - only",
+            )
+
     def __str__(self) -> str:
         profile = f"@{self.profile}" if self.profile else ""
         return f"{self.backend}{profile}:{self.name}"

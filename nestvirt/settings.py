@@ -77,7 +77,7 @@ def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]
         options: values given on the command line, by setting name; None for not given.
 
     Raises:
-        SettingsError: the file cannot be read, or the profile is not there or not of this backend.
+        SettingsError: the file cannot be read or used, or the profile is not there or not of this backend.
     """
     file = _read_config()
     asked = _profile(file, profile, backend) if profile else {}
@@ -93,7 +93,13 @@ def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]
             (setting.default, "the built-in default"),
         ]
         for value, source in candidates:
-            if isinstance(value, str) and value:
+            if not isinstance(value, str | None):
+                raise SettingsError(
+                    f"{setting.name} has to be text",
+                    evidence=f"in {source} it is a {type(value).__name__}",
+                    cure="write it in quotes",
+                )
+            if value:
                 values[setting.name], sources[setting.name] = value, source
                 break
     return Endpoint(values, sources)
