@@ -417,7 +417,7 @@ def test_the_machines_words_are_bounded_and_clean(tmp_path: Path) -> None:
 
 
 def test_cures_are_clean_too(tmp_path: Path) -> None:
-    name = {"/proc/sys/kernel/osrelease": "6.1\x1b[2J" + "A" * 9000}
+    name: Files = {"/proc/sys/kernel/osrelease": "6.1\x1b[2J" + "A" * 9000}
     cure = probe.examine(str(build(tmp_path, AMD | NOT_LOADED | name)))["findings"][5]["cure"]
     assert "kvm_amd" in cure
     assert cure.isprintable()
