@@ -19,11 +19,11 @@ class Bochs:
 
     Attributes:
         model: the CPU, in Bochs' words.
-        cpuid: what differs from that model, in Bochs' words.
+        firmware: machine code (16 bits, ends in a far return) that the BIOS calls before it boots the disc.
     """
 
     model: str
-    cpuid: str = ""
+    firmware: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Machine:
         given: shell that runs in it before it is looked at.
         user: who looks.
         modules: False where KVM's modules are not loaded at boot.
-        findings: further findings that the probe has to make, check to status.
+        passes: further checks of the probe, and whether they have to pass.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Machine:
     given: str = ""
     user: str = "root"
     modules: bool = True
-    findings: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, bool] = field(default_factory=dict)
 
 
 BLACKLIST = "echo blacklist kvm_amd >/etc/modprobe.d/lab.conf"
@@ -73,8 +73,18 @@ NO_NESTING = "echo options kvm_amd nested=0 >/etc/modprobe.d/lab.conf"
 NODE = "mknod -m 666 /dev/kvm c 10 232"
 REMOVE = "rm -r /lib/modules/*/kernel/arch/x86/kvm && depmod"
 
+HASWELL = "corei7_haswell_4770"
+# mov ecx, IA32_FEATURE_CONTROL; mov eax, 1 (locked, VMX off); xor edx, edx; wrmsr; retf
+LOCK_WITHOUT_VMX = bytes.fromhex("66b93a000000 66b801000000 6631d2 0f30 cb")
+
 MACHINES = (
-    Machine("amd", Tcg(), "An AMD VM with svm: its VMs run.", "works"),
+    Machine(
+        "amd",
+        Tcg(),
+        "An AMD VM with svm: its VMs run, and theirs too.",
+        "works",
+        passes={"guest-nesting": True},
+    ),
     Machine("amd-no-svm", Tcg("EPYC,svm=off"), "An AMD VM without svm: no VM runs.", "off", "no-cpu-flag"),
     Machine("amd-no-npt", Tcg("EPYC,svm=on,npt=off"), "svm without nested paging: VMs run, slower.", "works"),
     Machine(
@@ -126,7 +136,7 @@ MACHINES = (
         "kvm_amd nested=0: its VMs run, and theirs cannot.",
         "works",
         prepare=NO_NESTING,
-        findings={"guest-nesting": "warn"},
+        passes={"guest-nesting": False},
     ),
     Machine(
         "guest-of-middle-host",
@@ -135,11 +145,11 @@ MACHINES = (
         "off",
         "no-cpu-flag",
     ),
-    Machine("intel", Bochs("corei7_haswell_4770"), "An Intel machine with VMX: its VMs run.", "works"),
+    Machine("intel", Bochs(HASWELL), "An Intel machine with VMX: its VMs run.", "works"),
     Machine(
         "intel-firmware-locked",
-        Bochs("bx_generic", "vmx=2"),
-        "The CPU says vmx, the firmware has locked it: kvm_intel is disabled by BIOS.",
+        Bochs(HASWELL, LOCK_WITHOUT_VMX),
+        "The same, and its firmware has locked VMX off: the kernel says disabled by BIOS.",
         "off",
         "firmware-locked",
     ),
