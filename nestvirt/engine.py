@@ -126,7 +126,13 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         if unfinished is not None:
             session.journal.record(unfinished).end("applied")
         remains = () if manner.restart else _pending(session, facts)
-        return _verified(session, goal, plan.changes, record.id, remains)
+        try:
+            return _verified(session, goal, plan.changes, record.id, remains)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"interrupted while verifying: {session.vm.name} has its change, and it is not proven",
+                cure=f"nestvirt check --{session.target.backend} {session.vm.name}, or nestvirt undo {record.id}",
+            ) from interrupt
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
@@ -203,11 +209,15 @@ def _stop(session: Session, force_off: bool) -> None:
 
 
 def _apply(session: Session, work: _Work, change: Change) -> None:
-    session.tell(Step.APPLY, change.setting)
     if work.goal is not None:
         work.record.intend(change)
+    session.tell(Step.APPLY, change.setting)
     work.begun.append(change)
-    session.backend.apply(session.vm, change)
+    try:
+        session.backend.apply(session.vm, change)
+    except ChangeRejected:
+        work.begun.pop()  # nothing was written: putting back would overwrite what somebody else wrote
+        raise
     session.tell(Step.READ_BACK, change.setting)
     kept = session.backend.read(session.vm).value(change.setting)
     if work.goal is not None:

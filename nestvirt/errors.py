@@ -11,7 +11,7 @@
     ├── PowerError         the VM did not stop, or did not start                          exit 1
     ├── ChangeRejected     the hypervisor refused a setting, or did not keep it           exit 1
     ├── JournalError       the record of a run cannot be written, read, or replayed       exit 1
-    └── Interrupted        the user stopped the run; what it had changed was put back     exit 130
+    └── Interrupted        the user stopped the run; the message says how things stand    exit 130
 
 An error says what happened (message), what was seen (evidence), and what to do now (cure).
 """
@@ -88,6 +88,6 @@ class JournalError(Error):
 
 
 class Interrupted(Error):
-    """The user stopped the run; what it had changed was put back."""
+    """The user stopped the run; the message says what was put back, and what is in place."""
 
     exit_code = 130

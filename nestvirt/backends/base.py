@@ -60,7 +60,7 @@ class Backend(Protocol):
         """Write one setting to the VM's stored configuration, and nothing else.
 
         Raises:
-            ChangeRejected: refused, or the present value is no longer ``change.before``.
+            ChangeRejected: refused, or the present value is no longer ``change.before``; nothing was written.
         """
 
     def stop(self, vm: Vm, *, timeout: float) -> None:

@@ -67,7 +67,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except click.Abort:
-        click.echo("\nStopped; nothing was changed.", err=True)
+        click.echo("\nStopped before anything was changed.", err=True)
         code = 130
     except Error as error:
         show_error(error)

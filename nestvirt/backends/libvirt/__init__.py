@@ -143,15 +143,14 @@ class LibvirtBackend:
         """Shut the guest down by its agent, or else by the ACPI power button; see Backend."""
         deadline = time.monotonic() + timeout
         acpi = self._libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        agent = self._libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
         pause = 2.0
         with self._translated(PowerError, f"libvirt could not shut {vm.name} down"):
             domain = self._lookup(vm)
             # A guest that still boots hears neither, so it is asked again, at growing intervals.
             while time.monotonic() < deadline:
-                way = agent if self._agent_answers(domain) else acpi
                 with contextlib.suppress(self._libvirt.libvirtError):
-                    domain.shutdownFlags(way)
+                    if not self._agent_shuts_down(domain):
+                        domain.shutdownFlags(acpi)
                 if self._is_off_by(domain, min(deadline, time.monotonic() + pause)):
                     return
                 pause = min(pause * 1.5, 15.0)
@@ -214,11 +213,14 @@ class LibvirtBackend:
             return Power.STOPPED
         return Power.SUSPENDED if state in asleep else Power.RUNNING
 
-    def _agent_answers(self, domain: Any) -> bool:
+    def _agent_shuts_down(self, domain: Any) -> bool:
+        """Tell the agent, if it answers. libvirt's own call for it waits a minute, whatever our deadline."""
         try:
             self._to_agent(domain, '{"execute":"guest-ping"}', 2)
         except GuestUnreachable:
             return False
+        with contextlib.suppress(GuestUnreachable):  # an agent that obeys does not answer any more
+            self._to_agent(domain, '{"execute":"guest-shutdown"}', 1)
         return True
 
     def _to_agent(self, domain: Any, command: str, timeout: float) -> str:

@@ -1,0 +1,153 @@
+"""An in-memory hypervisor with a backend: VMs in one JSON file, so that they outlive a killed process.
+
+It has one setting, ``nested``, which a VM takes over at power-on, as real ones do. Its quirks are those that
+the conformance suite asks for: a deaf guest, a VM that does not start with nesting, an endpoint that is down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
+from nestvirt.guest.channel import Channel, Completed
+from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
+
+REGISTRATION = ("memory", "tests.peers.memory:MemoryBackend")
+
+
+@dataclass(frozen=True)
+class MemoryFacts:
+    """What the file says of one VM."""
+
+    name: str
+    power: Power
+    nested: str | None
+    live: str | None
+
+    def value(self, setting: str) -> str | None:
+        assert setting == "nested"
+        return self.nested
+
+    def judge(self, goal: Goal) -> Sequence[Finding]:
+        wanted = "on" if goal.nested else "off"
+        if self.power is Power.SUSPENDED:
+            return [Finding("vm-suspended", Layer.VM, Status.FAIL, "it is suspended", "resume it")]
+        if (self.nested == "on") is not goal.nested:
+            fix = Change("nested", self.nested, wanted)
+            cure = "nestvirt enable --memory"
+            return [Finding("vm-cpu", Layer.VM, Status.FAIL, f"nested is {self.nested}", cure, fix)]
+        found = [Finding("vm-cpu", Layer.VM, Status.PASS, f"nested is {self.nested}")]
+        if self.power is Power.RUNNING and (self.live == "on") is not goal.nested:
+            evidence = f"configured {self.nested}, running with {self.live}"
+            found.append(
+                Finding("vm-cpu-pending", Layer.VM, Status.FAIL, evidence, "power-cycle it", ColdBoot())
+            )
+        return found
+
+
+class MemoryGuest:
+    """A channel whose guest has the flag or has it not."""
+
+    name = "memory"
+
+    def __init__(self, nested: bool) -> None:
+        self._nested = nested
+
+    def ping(self, *, timeout: float) -> None:
+        assert timeout > 0
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        assert argv[0] == "python3"
+        assert stdin
+        status, verdict, cause = ("pass", "works", None) if self._nested else ("skip", "off", "no-cpu-flag")
+        findings = [{"check": "guest-kvm-run", "status": status, "evidence": "guest code ran", "cure": ""}]
+        if not self._nested:
+            flag = {"check": "guest-cpu-flag", "status": "fail", "evidence": "no flag", "cure": "enable it"}
+            findings.insert(0, flag)
+        answer = {"schema_version": 1, "verdict": verdict, "cause": cause, "summary": "", "numbers": {}}
+        return Completed(0, json.dumps(answer | {"findings": findings}).encode(), b"")
+
+
+class MemoryBackend:
+    """See Backend. The endpoint is the file's path; ``password`` may be wrong, and the file may be away."""
+
+    accepts_cpu: ClassVar[bool] = False
+
+    def __init__(self, endpoint: Mapping[str, str]) -> None:
+        self.endpoint = endpoint
+        self._path = Path(endpoint["path"])
+        self._open = True
+
+    @classmethod
+    def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+        backend = cls(endpoint)
+        backend._load()
+        if endpoint.get("user", "admin") != "admin":
+            raise AccessDenied("refused", evidence="that user may not", cure="use another one")
+        return backend
+
+    def find(self, name: str) -> Vm:
+        found = [Vm(vm_id, vm["name"]) for vm_id, vm in self._load().items() if name in (vm_id, vm["name"])]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{vm['name']} ({vm_id})" for vm_id, vm in self._load().items())
+        raise TargetError(
+            f"{len(found)} VMs are called {name!r}", evidence=f"there is: {known}", cure="give the id"
+        )
+
+    def read(self, vm: Vm) -> MemoryFacts:
+        state = self._load()[vm.id]
+        return MemoryFacts(state["name"], Power(state["power"]), state.get("nested"), state.get("live"))
+
+    def apply(self, vm: Vm, change: Change) -> None:
+        state = self._load()
+        if state[vm.id].get("nested") != change.before:
+            raise ChangeRejected("changed by somebody else", evidence="it differs", cure="run it again")
+        if change.after not in ("on", "off", None):
+            raise ChangeRejected("no such value", evidence=f"{change.after}", cure="on or off")
+        state[vm.id]["nested"] = change.after
+        if change.after is None:
+            del state[vm.id]["nested"]
+        self._save(state)
+
+    def stop(self, vm: Vm, *, timeout: float) -> None:
+        if self._load()[vm.id].get("deaf"):
+            raise PowerError(f"still on after {timeout} s", evidence="it does not listen", cure="--force-off")
+        self.power_off(vm)
+
+    def power_off(self, vm: Vm) -> None:
+        state = self._load()
+        state[vm.id] |= {"power": "stopped", "live": None}
+        self._save(state)
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        assert timeout > 0
+        state = self._load()
+        if state[vm.id].get("fragile") and state[vm.id].get("nested") == "on":
+            raise PowerError("it did not start", evidence="CPU refused", cure="look at its log")
+        state[vm.id] |= {"power": "running", "live": state[vm.id].get("nested")}
+        self._save(state)
+
+    def channel(self, vm: Vm) -> Channel | None:
+        return MemoryGuest(self._load()[vm.id].get("live") == "on")
+
+    def close(self) -> None:
+        self._open = False
+
+    def _load(self) -> dict[str, dict[str, Any]]:
+        if not self._open:
+            raise ConnectionFailed("the connection is closed", evidence="closed", cure="open it again")
+        try:
+            state: dict[str, dict[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConnectionFailed("no answer", evidence=str(error), cure="start it") from error
+        return state
+
+    def _save(self, state: dict[str, dict[str, Any]]) -> None:
+        scratch = self._path.with_suffix(".new")
+        scratch.write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
+        scratch.replace(self._path)
