@@ -6,6 +6,7 @@ announces. A line that a power cut left unfinished is ignored: its step had not 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nestvirt.errors import Busy, JournalError
+from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.model import Change, Power, Target, Vm
 
 SCHEMA_VERSION = 1
@@ -93,12 +94,12 @@ class Record:
     def _write(self, **line: object) -> None:
         data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, data)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "r+b", buffering=0) as file:
+                file.truncate(file.seek(file.read().rfind(b"\n") + 1))  # less what is left of a torn line
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise JournalError(
                 "the journal cannot be written, so nothing more is changed",
@@ -147,7 +148,8 @@ class Journal:
     ) -> Record:
         """Open the record of a new run, before anything is touched."""
         now = datetime.now(UTC)
-        run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        # In the order of time, and another one where two runs begin in one microsecond.
+        run = f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{secrets.randbelow(16):x}"
         record = Record(self._directory(self._runs) / f"{run}.jsonl")
         record._write(
             event="begin",
@@ -167,11 +169,8 @@ class Journal:
 
     def runs(self) -> list[Run]:
         """All runs, newest first."""
-        return [
-            self._read(path)
-            for path in sorted(self._runs.glob("*.jsonl"), reverse=True)
-            if path.stat().st_size
-        ]
+        read = map(self._read, sorted(self._runs.glob("*.jsonl"), reverse=True))
+        return [run for run in read if run is not None]
 
     def find(self, run_id: str | None) -> Run:
         """One run by its id, or the newest that can be undone.
@@ -206,12 +205,14 @@ class Journal:
             ) from error
         return path
 
-    def _read(self, path: Path) -> Run:
+    def _read(self, path: Path) -> Run | None:
+        """One run; None where it died before its first line was written, and with that before anything."""
         try:
             # What follows the last line end was being written when the power went.
             complete = path.read_bytes().rpartition(b"\n")[0]
-            return _replay(path.stem, [json.loads(line) for line in complete.splitlines()])
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            lines = [json.loads(line) for line in complete.split(b"\n")] if complete else []
+            return _replay(path.stem, lines) if lines else None
+        except (OSError, ValueError, KeyError, TypeError, IndexError, TargetError) as error:
             raise JournalError(
                 f"the record {path} cannot be read",
                 evidence=f"{type(error).__name__}: {error}",
@@ -243,6 +244,8 @@ def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
                 outcome = None
             case {"event": "end", "outcome": str(outcome)}:
                 pass
+            case _:
+                raise ValueError(f"unknown line: {line}")
     return Run(
         run_id,
         str(begin["command"]),
