@@ -1,0 +1,211 @@
+"""A report as text and as JSON, whatever a hypervisor or a guest has put into it."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from nestvirt import errors, report
+from nestvirt.cli.output import stdout_console
+from nestvirt.errors import Error
+from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Proof, Report, Status
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs/reference/report.schema.json").read_text(encoding="utf-8")
+)
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x00\u202e\u2028\U000e0041[red]\\[/]:boom:" * 3
+CPU = Change("cpu", "<cpu mode='custom'>\n  <model>ä</model>\n</cpu>", "<cpu mode='host-passthrough'/>")
+RUN = "20260131-101500-1a2b3c"
+
+
+def proven(verdict: str = "works", channel: str = "ssh", **numbers: float) -> Proof:
+    return Proof(verdict, None if verdict == "works" else "emulated", channel, numbers)
+
+
+def of(*findings: str, **fields: Any) -> Report:
+    """A report with findings written as "check status"."""
+    found = []
+    for words in findings:
+        check, status = words.split()
+        layer, ill = Layer(check.partition("-")[0]), status in ("warn", "fail", "unknown")
+        found.append(Finding(check, layer, Status(status), f"{check} was seen", "mend it" if ill else ""))
+    return Report("libvirt:web-01", tuple(found), **fields)
+
+
+REPORTS = {
+    "proven": of("host-kvm pass", "vm-cpu pass", f"{PROOF} pass", proof=proven(exit_ns=9.5, loops_per_s=4e8)),
+    "failed": of("host-nested fail", "vm-cpu fail", "vm-agent warn", "guest-kvm-run unknown"),
+    "unknown": of("vm-cpu pass", f"{PROOF} unknown", proof=Proof("unknown", "guest-unreachable", "none")),
+    "not proven": of(f"{PROOF} unknown", proof=Proof("not-proven", "not-proven", "ssh")),
+    "emulated": of(f"{PROOF} pass", "guest-kvm-speed fail", proof=proven("works-emulated")),
+    "enabled": of(f"{PROOF} pass", proof=proven(), changes=(CPU,), run=RUN, remains=("power-cycle it",)),
+    "disabled": of("vm-cpu pass", "guest-withdrawn pass", changes=(CPU,), run=RUN, goal=Goal(nested=False)),
+    "undone": of("vm-restored pass", changes=(CPU.undone(),), run=RUN, goal=None),
+    "a setting that was not there": of(
+        "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), goal=None
+    ),
+    "nothing found": of(),
+    "skips": of("guest-device skip", "guest-vhost skip", f"{PROOF} pass", proof=proven(channel="local")),
+}
+each_report = pytest.mark.parametrize("result", REPORTS.values(), ids=REPORTS.keys())
+
+
+def text_of(result: Report) -> str:
+    return report.to_text(result).plain
+
+
+# --- JSON
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@each_report
+def test_json_is_as_the_schema_says(result: Report) -> None:
+    fields = json.loads(report.to_json(result))
+    VALIDATOR.validate(fields)
+    assert fields["verdict"] == result.conclusion
+    assert fields["first_broken"] == (result.first_broken.check if result.first_broken else None)
+    assert [f["check"] for f in fields["findings"]] == [f.check for f in result.findings]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param({"verdict": "perfect"}, id="verdict"),
+        pytest.param({"surprise": 1}, id="a further field"),
+        pytest.param({"schema_version": 2}, id="version"),
+        pytest.param({"findings": [{"check": "vm-cpu"}]}, id="half a finding"),
+        pytest.param({"first_broken": "vm-cpu"}, id="broken, but passed"),
+        pytest.param({"run": "yesterday"}, id="run"),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(spoil: dict[str, object]) -> None:
+    fields = json.loads(report.to_json(REPORTS["proven"])) | spoil
+    assert not VALIDATOR.is_valid(fields)
+
+
+ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Error)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_errors_json_is_as_the_schema_says(kind: type[Error]) -> None:
+    fields = json.loads(report.error_to_json(kind("it broke", evidence=HOSTILE, cure="mend it")))
+    VALIDATOR.validate(fields)
+    assert fields["error"]["kind"] == kind.__name__
+    assert fields["error"]["evidence"].isprintable()
+
+
+# --- text
+
+
+@each_report
+def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
+    text = text_of(result)
+    assert text.startswith(f"libvirt:web-01: {result.conclusion.upper()}")
+    for found in result.findings:
+        assert found.check in text
+        assert (found.evidence in text) is (found.status is not Status.SKIP)
+    assert text.count("mend it") == sum(found.ill for found in result.findings)
+    assert all(line in text for line in result.remains)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("proven", "ran guest code in the guest (by ssh): 0.0 µs an exit, 400.0 M loops/s"),
+        ("failed", "first broken link: host-nested"),
+        ("unknown", "not proven"),
+        ("not proven", "not proven"),
+        ("emulated", "first broken link: guest-kvm-speed"),
+        ("enabled", f"to put it back: nestvirt undo {RUN}"),
+        ("disabled", "nesting is gone"),
+        ("undone", f"run {RUN} is undone"),
+        ("a setting that was not there", "(not set)"),
+        ("skips", "SKIP    guest-device, guest-vhost"),
+        ("skips", "ran guest code on this machine"),
+    ],
+)
+def test_the_words(name: str, words: str) -> None:
+    assert words in text_of(REPORTS[name])
+
+
+@pytest.mark.parametrize("name", [name for name in REPORTS if name not in ("proven", "enabled", "skips")])
+def test_only_a_proof_is_called_one(name: str) -> None:
+    assert "ran guest code" not in text_of(REPORTS[name])
+
+
+def test_what_was_undone_is_not_offered_for_undoing() -> None:
+    assert "nestvirt undo" not in text_of(REPORTS["undone"])
+
+
+def test_a_diff_shows_what_changes() -> None:
+    lines = [line.strip() for line in report.diff([CPU]).plain.splitlines()]
+    assert lines == [
+        "cpu",
+        "-<cpu mode='custom'>",
+        "-  <model>ä</model>",
+        "-</cpu>",
+        "+<cpu mode='host-passthrough'/>",
+    ]
+
+
+@given(st.text(max_size=200) | st.just(HOSTILE))
+def test_no_foreign_text_controls_the_terminal(said: str) -> None:
+    layer = Layer.GUEST
+    found = tuple(Finding(f"guest-{status}", layer, status, said, said) for status in Status)
+    changes = (Change("cpu", said, said + "x"),)
+    result = Report(said or "x", found, changes, proven(), RUN, (said,))
+    text = text_of(result)
+    assert not [c for c in text if unicodedata.category(c).startswith("C") and c != "\n"]
+    shown = io.StringIO()
+    Console(file=shown, highlight=False, emoji=False, markup=False, no_color=True).print(
+        report.to_text(result)
+    )
+    assert "\x1b" not in shown.getvalue()
+
+
+@each_report
+def test_without_a_terminal_there_is_no_escape(result: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    stdout_console().print(report.to_text(result))
+    shown = capsys.readouterr().out
+    assert shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_no_color_is_honoured_on_a_terminal(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=True).print(report.to_text(REPORTS["failed"]))
+    assert ("\x1b[1;31m" in shown.getvalue()) is not no_color
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("proven", 0),
+        ("enabled", 0),
+        ("disabled", 0),
+        ("undone", 0),
+        ("failed", 1),
+        ("emulated", 1),
+        ("unknown", 3),
+    ],
+)
+def test_exit_codes(name: str, code: int) -> None:
+    assert report.exit_code(REPORTS[name]) == code
