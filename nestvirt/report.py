@@ -100,7 +100,7 @@ def to_text(report: Report) -> Text:
         text.append(f"\nto put it back: nestvirt undo {report.run}\n")
     for line in report.remains:
         text.append("\nremains: ", style="bold")
-        text.append(line)
+        text.append(printable(line))
     text.rstrip()
     return text
 
@@ -142,10 +142,16 @@ def diff(changes: Sequence[Change]) -> Text:
     text = Text()
     for change in changes:
         before, after = (
-            ["(not set)"] if v is None else v.splitlines() for v in (change.before, change.after)
+            ["(not set)"] if v is None else [_shown(line) for line in v.splitlines()]
+            for v in (change.before, change.after)
         )
         text.append(f"  {change.setting}\n")
         for line in list(difflib.unified_diff(before, after, n=20, lineterm=""))[3:]:
             style = {"-": "red", "+": "green"}.get(line[:1], "")
             text.append(f"  {line}\n", style=style)
     return text
+
+
+def _shown(line: str) -> str:
+    """A line of foreign text, safe to show, with its indentation."""
+    return "".join(c if c.isprintable() else " " for c in line)
