@@ -131,7 +131,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         except KeyboardInterrupt as interrupt:
             raise Interrupted(
                 f"interrupted while verifying: {session.vm.name} has its change, and it is not proven",
-                cure=f"nestvirt check --{session.target.backend} {session.vm.name}, or nestvirt undo {record.id}",
+                cure=f"{_check_command(session)}; or put it back: nestvirt undo {record.id}",
             ) from interrupt
 
 
@@ -386,8 +386,12 @@ def _pending(session: Session, facts: Facts) -> tuple[str, ...]:
         return ()
     return (
         f"power-cycle {session.vm.name}: shut it down and start it (a reboot inside the guest is not enough)",
-        f"then see it proven: nestvirt check --{session.target.backend} {session.vm.name}",
+        f"then see it proven: {_check_command(session)}",
     )
+
+
+def _check_command(session: Session) -> str:
+    return f"nestvirt check --{session.target.backend} {session.vm.name}"
 
 
 def _dry(plan: Plan, facts: Facts) -> tuple[str, ...]:

@@ -90,9 +90,10 @@ def to_text(report: Report) -> Text:
         for finding in of_layer:
             if finding.status is not Status.SKIP:
                 _append_finding(text, finding)
-        skipped = ", ".join(f.check for f in of_layer if f.status is Status.SKIP)
+        skipped = [f.check for f in of_layer if f.status is Status.SKIP]
         if skipped:
-            text.append(f"  {'SKIP':<8}{skipped}\n", style=_STYLES[Status.SKIP])
+            more = f", and {len(skipped) - 3} more that could not be asked" if len(skipped) > 3 else ""
+            text.append(f"  {'SKIP':<8}{', '.join(skipped[:3])}{more}\n", style=_STYLES[Status.SKIP])
     if report.changes:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))

@@ -1,4 +1,4 @@
-"""What every backend must do, one test a sentence. A peer joins with a rig; test_memory.py is the shortest."""
+"""What every backend must do, one test a sentence. A peer joins with a rig; see test_memory.py."""
 
 from __future__ import annotations
 

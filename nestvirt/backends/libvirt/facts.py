@@ -364,5 +364,6 @@ def _amd(facts: DomainFacts, cpu: Cpu) -> bool:
 def _describe(cpu: Cpu) -> str:
     if not cpu.mode:
         return "the definition names no <cpu>, and QEMU's default"
-    listed = "".join(f", {name} {policy}" for name, policy in cpu.policies)
-    return f"<cpu mode='{cpu.mode}'>{f' {cpu.model}' if cpu.model else ''}{listed}"
+    said = [f"model {cpu.model}"] if cpu.model else []
+    said += [f"{name} policy '{policy}'" for name, policy in cpu.policies]
+    return f"<cpu mode='{cpu.mode}'>" + (f" with {', '.join(said)}" if said else "")

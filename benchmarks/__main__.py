@@ -1,0 +1,91 @@
+"""``make bench``: speed as ratios, both sides measured in turn in one run. Figures are medians.
+
+Absolute times depend on the machine and on what else it does; a ratio of neighbours hardly does.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.enable import EnableBench
+
+NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
+PROBE = str(Path(__file__).parents[1] / "nestvirt" / "guest" / "probe.py")
+VALIDATE = ["virt-host-validate", "qemu"]
+RUNS = 15
+PEAK_MIB = 60
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One comparison, and what it should stay below."""
+
+    name: str
+    ours: list[float]
+    theirs: list[float]
+    aim: float
+
+    def line(self) -> str:
+        """One row of the table: the median of the ratios of neighbouring runs."""
+        ratio = statistics.median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
+        ours, theirs = (f"{statistics.median(side) * 1000:.0f} ms" for side in (self.ours, self.theirs))
+        verdict = "ok" if ratio <= self.aim else "MISSED"
+        return f"{self.name:<58} {ours:>9} / {theirs:>9} = {ratio:5.2f}x  aim {self.aim:.2f}x  {verdict}"
+
+
+def in_turn(
+    ours: Callable[[], float], theirs: Callable[[], float], runs: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of both sides, A B A B, after one of each that is not counted."""
+    pairs = [(ours(), theirs()) for _ in range(runs + 1)][1:]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def timed(command: Sequence[str]) -> Callable[[], float]:
+    """A function that runs a command and returns its seconds."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        return time.perf_counter() - start
+
+    return run
+
+
+def peak_mib(command: Sequence[str]) -> float:
+    """A command's largest resident size."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0  # it was waited for here
+    return usage.ru_maxrss / 1024
+
+
+def main() -> int:
+    """Measure and print."""
+    python = sys.executable
+    commands = [
+        ("nestvirt --version / python -c pass", [NESTVIRT, "--version"], [python, "-c", "pass"], 5.0),
+        ("probe.py / virt-host-validate qemu", [python, "-I", PROBE], VALIDATE, 8.0),
+        ("nestvirt check / virt-host-validate qemu", [NESTVIRT, "check"], VALIDATE, 12.0),
+    ]
+    for name, ours, theirs, aim in commands:
+        print(Ratio(name, *in_turn(timed(ours), timed(theirs), RUNS), aim).line(), flush=True)
+    with tempfile.TemporaryDirectory() as state, EnableBench(NESTVIRT, Path(state)) as bench:
+        ours_s, theirs_s = in_turn(bench.by_nestvirt, bench.by_virsh, 5)
+    print(Ratio("nestvirt enable / the same by virsh and the agent", ours_s, theirs_s, 1.05).line())
+    peak = peak_mib([NESTVIRT, "check"])
+    verdict = "ok" if peak <= PEAK_MIB else "MISSED"
+    print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The README's examples are real: its commands are run on a VM like the reader's, and print what it shows.
+
+``python -m tests.e2e.test_readme`` writes the output anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.lab import LabError, need
+from tests.lab.libvirtd import LibvirtLab
+
+README = Path(__file__).parents[2] / "README.md"
+EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
+VM = "web-01"
+FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
+
+
+def outputs(lab: LibvirtLab, state: Path) -> list[str]:
+    """What the README's commands print, in order, on a VM that has no nesting and runs."""
+    lab.define(VM, svm=False)
+    lab.start(VM)
+    lab.wait_agent(VM)
+    environment = {**os.environ, "LIBVIRT_DEFAULT_URI": lab.uri, "NESTVIRT_STATE_DIR": str(state)}
+    texts = []
+    for example in EXAMPLE.finditer(README.read_text(encoding="utf-8")):
+        program, *arguments = shlex.split(example["command"])
+        command = [str(Path(sys.executable).with_name(program)), *arguments]
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=300
+        )
+        texts.append("\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n")
+    return texts
+
+
+def without_figures(text: str) -> str:
+    """The text with every measured, random or dated figure as N."""
+    return FIGURE.sub("N", text)
+
+
+def test_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
+    shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
+    assert len(shown) >= 4
+    try:
+        lab = LibvirtLab()
+    except (LabError, OSError) as error:
+        need(error, "the lab's libvirtd cannot be brought up")
+        raise
+    with lab:
+        printed = outputs(lab, tmp_path)
+    assert [without_figures(text) for text in printed] == [without_figures(text) for text in shown]
+
+
+def write() -> None:
+    """Put the real output into the README."""
+    with LibvirtLab() as lab, tempfile.TemporaryDirectory() as state:
+        printed = iter(outputs(lab, Path(state)))
+    text = README.read_text(encoding="utf-8")
+    text = EXAMPLE.sub(lambda match: f"```console\n$ {match['command']}\n{next(printed)}```", text)
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
