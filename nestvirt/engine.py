@@ -103,8 +103,12 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         plan = make_plan(findings)
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         owed = _owes_power(unfinished, facts)
-        if plan.blockers or _guest_blocks(findings, goal):
-            return Report(str(session.target), tuple(findings), goal=goal)
+        blockers = (
+            *plan.blockers,
+            *(f for f in findings if f.layer is Layer.GUEST and f.status is Status.FAIL),
+        )
+        if blockers:
+            return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
         if plan.empty and not owed:
             return _verified(session, goal)
         if not manner.restart and not plan.changes:
@@ -375,10 +379,6 @@ def _depending(session: Session, facts: Facts) -> list[Finding]:
     evidence = next((f.evidence for f in probed.findings if f.check == "guest-kvm-users"), f"{users} users")
     cure = "stop the VMs inside the guest first, then run this again"
     return [Finding("guest-kvm-users", Layer.GUEST, Status.FAIL, evidence, cure)]
-
-
-def _guest_blocks(findings: Sequence[Finding], goal: Goal) -> bool:
-    return not goal.nested and any(f.layer is Layer.GUEST and f.status is Status.FAIL for f in findings)
 
 
 def _pending(session: Session, facts: Facts) -> tuple[str, ...]:

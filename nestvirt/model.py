@@ -185,6 +185,7 @@ class Report:
         run: the journal's id of the run that made the changes, or that was undone.
         remains: what is left to do, for people.
         goal: what was wanted of the VM; None for an undo.
+        blockers: the findings for whose sake nothing was done.
     """
 
     target: str
@@ -194,10 +195,13 @@ class Report:
     run: str | None = None
     remains: tuple[str, ...] = ()
     goal: Goal | None = Goal()
+    blockers: tuple[Finding, ...] = ()
 
     @property
     def first_broken(self) -> Finding | None:
-        """The first failed check along the chain, which is the one to cure first."""
+        """The first failed check along the chain, or what blocked the run: the one to cure first."""
+        if self.blockers:
+            return self.blockers[0]
         order = list(Layer)
         failed = [f for f in self.findings if f.status is Status.FAIL]
         return min(failed, key=lambda f: order.index(f.layer), default=None)

@@ -108,6 +108,8 @@ def to_text(report: Report) -> Text:
 
 def _headline(report: Report) -> str:
     proof, broken = report.proof, report.first_broken
+    if report.blockers:
+        return f"nothing was done, because of: {', '.join(f.check for f in report.blockers)}"
     if broken is not None:
         return f"first broken link: {broken.check}"
     if report.conclusion is Status.UNKNOWN:

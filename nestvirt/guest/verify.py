@@ -159,11 +159,13 @@ def _read_answer(answer: object, channel: str) -> Probed:
     works = verdict == "works"
     if works != (proven and not failed) or (works and cause is not None):
         raise ValueError("the verdict contradicts the findings")
-    if not proven and not failed:
-        findings = (
-            *findings,
-            _unproven_finding(f"verdict {verdict}: {printable(str(fields['summary']), 300)}"),
-        )
+    if (
+        not proven
+        and not failed
+        and not any(f.check == PROOF and f.status is Status.UNKNOWN for f in findings)
+    ):
+        summary = f"verdict {verdict}: {printable(str(fields['summary']), 300)}"
+        findings = (*(f for f in findings if f.check != PROOF), _unproven_finding(summary))
     if not proven and cause == "not-proven":
         verdict = "not-proven"
     return Probed(Proof(verdict, cause, channel, _numbers(fields["numbers"])), findings)

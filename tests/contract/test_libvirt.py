@@ -114,7 +114,7 @@ class TestLibvirt(Conformance):
             ("flood", "", "more than"),
             ("mute", "", "did not answer"),
             ("none", "", "did not answer"),
-            ("real", "nv.python=no", "nothing was run"),
+            ("real", "nv.python=no", "no guest code was run"),
         ],
     )
     def test_guest_that_cannot_be_trusted_or_asked_is_unproven(

@@ -73,9 +73,8 @@ class LibvirtRig:
         self._made.append(name)
         deaf = "nv.shutdown=ignore" if quirk == "deaf" else ""
         xml = self.lab.define(name, svm=nested, agent=agent, extra_cmdline=f"{words} {deaf}".strip())
-        graphics = (
-            f"<graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1' passwd='{self.secret}'/>"
-        )
+        listen = f"<listen type='socket' socket='{self.lab.folder}/{name}.vnc'/>"
+        graphics = f"<graphics type='vnc' passwd='{self.secret}'>{listen}</graphics>"
         xml = xml.replace("</devices>", f"{graphics}</devices>")
         if quirk == "fragile":
             xml = self._with_fragile_qemu(xml)
