@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,12 @@ def test_probe_schema_accepts_what_the_probe_says() -> None:
     for field in answer:
         assert not schema("probe.schema.json").is_valid({k: v for k, v in answer.items() if k != field})
     assert not schema("probe.schema.json").is_valid(answer | {"verdict": "pass"})
+
+
+def test_probe_schema_accepts_what_the_shell_reading_says() -> None:
+    script = Path(verify.__file__).with_name("reading.sh")
+    said = subprocess.run(["sh", script], capture_output=True, check=False)
+    schema("probe.schema.json").validate(json.loads(said.stdout))
 
 
 def test_json_examples_are_valid() -> None:
