@@ -27,16 +27,15 @@ ISOLINUX = (Path("/usr/lib/ISOLINUX/isolinux.bin"), Path("/usr/lib/syslinux/modu
 FIRMWARE = (Path("/usr/share/seabios/bios-256k.bin"), *Path("/usr/share/qemu").glob("*boot_dma.bin"))
 BOCHS_BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
 BOCHS_VGA = Path("/usr/share/bochs/VGABIOS-lgpl-latest")
-BOOT_SECONDS = 600  # a machine that has not switched itself off by then hangs
+BOOT_SECONDS = 300  # a machine that has not switched itself off by then hangs
 
 BOCHSRC = """\
 config_interface: textconfig
 display_library: term
 plugin_ctrl: unmapped=true, biosdev=true, speaker=false, extfpuirq=true, parallel=false, serial=true
-romimage: file={bios}
+romimage: file={folder}/bios
 vgaromimage: file={vga}
 cpu: model={model}, count=1, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=1
-{option_rom}
 memory: guest=384, host=384
 ata0: enabled=true, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path={folder}/boot.iso, status=inserted
@@ -216,32 +215,26 @@ def _bochs(folder: Path, machine: Bochs, append: str) -> str:
     label = f"default lab\nprompt 0\nlabel lab\n kernel /vmlinuz\n initrd /initrd\n append {append}\n"
     (disc / "isolinux.cfg").write_text(label)
     boot_record = "-b isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table"
-    command = [
-        "xorriso",
-        "-as",
-        "mkisofs",
-        "-quiet",
-        "-o",
-        f"{folder}/boot.iso",
-        *boot_record.split(),
-        str(disc),
-    ]
+    options = f"-as mkisofs -quiet {boot_record} -o".split()
+    command = ["xorriso", *options, f"{folder}/boot.iso", str(disc)]
     subprocess.run(command, check=True, capture_output=True)
     config = folder / "bochsrc"
-    rom = folder / "option.rom"
-    rom.write_bytes(_option_rom(machine.firmware))
-    option_rom = f"optromimage1: file={rom}, address=0xd0000" if machine.firmware else ""
-    paths = {"folder": folder, "bios": BOCHS_BIOS, "vga": BOCHS_VGA}
-    config.write_text(BOCHSRC.format(model=machine.model, option_rom=option_rom, **paths))
+    (folder / "bios").write_bytes(_firmware(vt=machine.vt_in_firmware))
+    config.write_text(BOCHSRC.format(model=machine.model, folder=folder, vga=BOCHS_VGA))
     # Debian's Bochs starts in its debugger, which has to be told to go on.
     (folder / "go").write_text("c\n")
     return _watch(["bochs-bin", "-q", "-f", str(config), "-rc", f"{folder}/go"], folder)
 
 
-def _option_rom(code: bytes) -> bytes:
-    """An extension of the BIOS: a signature, the number of 512-byte blocks, code, and a checksum of zero."""
-    rom = (b"\x55\xaa\x04" + code).ljust(2047, b"\0")
-    return rom + bytes([-sum(rom) % 256])
+def _firmware(*, vt: bool) -> bytes:
+    """Bochs' BIOS, which locks IA32_FEATURE_CONTROL with VMX on; or the same, locking it with VMX off."""
+    bios = BOCHS_BIOS.read_bytes()
+    if vt:
+        return bios
+    locks_on, locks_off = bytes.fromhex("83c805 0f30"), bytes.fromhex("83c801 0f30")  # or eax, 5 | 1; wrmsr
+    if bios.count(locks_on) != 2:  # for the first CPU and for the others
+        raise LabError(f"{BOCHS_BIOS} is not the BIOS that this was written for")
+    return bios.replace(locks_on, locks_off)
 
 
 def _watch(command: Sequence[str], folder: Path) -> str:
