@@ -189,6 +189,23 @@ def test_runs_are_listed_newest_first(journal: Journal) -> None:
     assert [run.id for run in journal.runs()] == ids[::-1]
 
 
+def test_every_line_is_on_the_disk_before_its_step_begins(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.pread(fd, 1 << 20, 0)))
+    record = begun(journal)
+    writes: list[Callable[[], None]] = [
+        lambda: record.intend(CPU),
+        lambda: record.kept(CPU, None),
+        lambda: record.end("applied"),
+    ]
+    for write in writes:
+        write()
+        assert flushed[-1] == file_of(tmp_path, record).read_bytes()
+    assert len(flushed) == 4
+
+
 def test_find(journal: Journal) -> None:
     oldest, newer = applied(journal), applied(journal)
     begun(journal).end("put-back")

@@ -174,6 +174,9 @@ def test_no_foreign_text_controls_the_terminal(said: str) -> None:
         report.to_text(result)
     )
     assert "\x1b" not in shown.getvalue()
+    fields = json.loads(report.to_json(result))
+    assert all(f["evidence"].isprintable() for f in fields["findings"])
+    assert fields["changes"][0]["before"] == said
 
 
 @each_report
