@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from nestvirt import engine
 from nestvirt.backends import BACKENDS
 from nestvirt.cli import COMMANDS, cli
 from nestvirt.guest import verify
@@ -38,7 +39,7 @@ def checks() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in BACKENDS.values():
         found |= import_module(path.partition(":")[0]).CHECKS
-    return found | verify.CHECKS
+    return found | engine.CHECKS | verify.CHECKS
 
 
 def commands_page() -> str:

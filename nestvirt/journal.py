@@ -100,6 +100,10 @@ class Record:
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 os.fsync(descriptor)
+            if line["event"] == "begin":  # the file's name must outlive a power cut, too
+                folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                os.fsync(folder)
+                os.close(folder)
         except OSError as error:
             raise JournalError(
                 "the journal cannot be written, so nothing more is changed",

@@ -129,7 +129,8 @@ class Finding:
     Attributes:
         check: stable id, ``layer-subject[-aspect]``; it is also the anchor in docs/runbooks.
         evidence: what was read, and where.
-        cure: the one thing to do now, for people; empty where nothing is ill.
+        cure: the one thing to do now, for people; empty where nothing is ill. Where there is a fix, the
+            engine writes the cure: the command that lets nestvirt do it.
         fix: what nestvirt itself would do; the plan is made of these.
     """
 
@@ -186,6 +187,7 @@ class Report:
         remains: what is left to do, for people.
         goal: what was wanted of the VM; None for an undo.
         blockers: the findings for whose sake nothing was done.
+        planned: nothing was touched: the changes are what a run would make.
     """
 
     target: str
@@ -196,6 +198,7 @@ class Report:
     remains: tuple[str, ...] = ()
     goal: Goal | None = Goal()
     blockers: tuple[Finding, ...] = ()
+    planned: bool = False
 
     @property
     def first_broken(self) -> Finding | None:

@@ -28,8 +28,8 @@ _STYLES = {
 
 
 def exit_code(report: Report) -> int:
-    """0 all pass, 1 something fails, 3 could not find out."""
-    return EXIT_CODES[report.conclusion]
+    """0 all pass, or a dry run whose plan can be carried out; 1 something fails; 3 could not find out."""
+    return 0 if report.planned else EXIT_CODES[report.conclusion]
 
 
 def to_json(report: Report) -> str:
@@ -46,6 +46,7 @@ def to_json(report: Report) -> str:
             "changes": [{"setting": c.setting, "before": c.before, "after": c.after} for c in report.changes],
             "proof": vars(report.proof) if report.proof else None,
             "run": report.run,
+            "dry_run": report.planned,
             "remains": list(report.remains),
         }
     )
@@ -82,7 +83,8 @@ def to_text(report: Report) -> Text:
 
     text = Text()
     text.append(f"{printable(report.target, 200)}: ", style="bold")
-    text.append(report.conclusion.upper(), style=_STYLES[report.conclusion])
+    verdict = "PLAN" if report.planned else report.conclusion.upper()
+    text.append(verdict, style=_STYLES[Status.WARN if report.planned else report.conclusion])
     text.append(f"  {_headline(report)}\n")
     for layer in dict.fromkeys(f.layer for f in report.findings):
         text.append(f"\n{layer}\n", style="bold")
@@ -97,7 +99,7 @@ def to_text(report: Report) -> Text:
     if report.changes:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
-    if report.run and report.changes and report.goal is not None:
+    if report.run and report.changes and report.goal is not None and not report.planned:
         text.append(f"\nto put it back: nestvirt undo {report.run}\n")
     for line in report.remains:
         text.append("\nremains: ", style="bold")
@@ -108,6 +110,8 @@ def to_text(report: Report) -> Text:
 
 def _headline(report: Report) -> str:
     proof, broken = report.proof, report.first_broken
+    if report.planned:
+        return "dry run: nothing was touched"
     if report.blockers:
         return f"nothing was done, because of: {', '.join(f.check for f in report.blockers)}"
     if broken is not None:

@@ -82,6 +82,7 @@ def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]
     file = _read_config()
     asked = _profile(file, profile, backend) if profile else {}
     defaults = _table(_table(file, "defaults"), backend)
+    _refuse_unknown(f"[defaults.{backend}]", set(defaults), backend)
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
     for setting in SETTINGS[backend]:
@@ -134,14 +135,18 @@ def _profile(file: dict[str, object], name: str, backend: str) -> dict[str, obje
             evidence=f"its backend is {profile.get('backend')!r}",
             cure=f"name a profile whose backend is {backend!r}",
         )
-    unknown = set(profile) - {"backend"} - {s.name for s in SETTINGS[backend]}
+    _refuse_unknown(f"profile {name!r}", set(profile) - {"backend"}, backend)
+    return profile
+
+
+def _refuse_unknown(where: str, given: set[str], backend: str) -> None:
+    unknown = given - {s.name for s in SETTINGS[backend]}
     if unknown:
         raise SettingsError(
-            f"profile {name!r} has settings that {backend} does not know: {', '.join(sorted(unknown))}",
+            f"{where} has settings that {backend} does not know: {', '.join(sorted(unknown))}",
             evidence=f"{backend} knows: {', '.join(s.name for s in SETTINGS[backend])}",
             cure="remove or rename them",
         )
-    return profile
 
 
 def _table(parent: dict[str, object], name: str) -> dict[str, object]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from nestvirt import __version__
+from nestvirt import __version__, engine
 from nestvirt.backends import BACKENDS
 from nestvirt.guest import probe, verify
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nestvirt", "tests", "benchmarks", "playbooks", "docs")
 FILE_LINES, FUNCTION_LINES = 400, 50
+TRAVELS_ALONE = {Path("nestvirt/guest/probe.py"): 700}  # one file by design: it is sent into guests as it is
 VAGUE = {"utils", "helpers", "common", "core", "manager"}
 
 # From below to above; a module imports from its own row and from those below it.
@@ -111,7 +112,7 @@ def test_the_probe_stands_alone() -> None:
 @each_file
 def test_no_file_is_long(path: Path) -> None:
     lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
-    assert lines <= FILE_LINES
+    assert lines <= TRAVELS_ALONE.get(path, FILE_LINES)
 
 
 @each_file
@@ -176,7 +177,7 @@ def _public_functions(scope: ast.Module | ast.ClassDef) -> Iterator[ast.Function
 
 def checks() -> dict[str, str]:
     """Every check id to the question it asks."""
-    tables = [verify.CHECKS]
+    tables = [verify.CHECKS, engine.CHECKS]
     tables += [import_module(f"nestvirt.backends.{path.parent.name}.facts").CHECKS for path in _facts()]
     merged = {check: question for table in tables for check, question in table.items()}
     assert len(merged) == sum(map(len, tables)), "a check is in two tables"
@@ -224,7 +225,7 @@ def test_no_finding_is_of_an_unknown_check(path: Path) -> None:
 
 def test_the_probe_makes_every_guest_check(tmp_path: Path) -> None:
     made = [finding["check"] for finding in probe.examine(root=str(tmp_path))["findings"]]
-    assert sorted(made) == sorted(set(verify.CHECKS) - {"guest-withdrawn"})
+    assert sorted(made) == sorted(verify.CHECKS)
 
 
 def test_the_shells_reading_makes_no_other() -> None:

@@ -92,7 +92,8 @@ def show_error(error: Error) -> None:
     """What happened, what was seen, what to do now; on stderr."""
     from nestvirt.printable import printable
 
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(error.message)}", err=True)
+    head = "error:" if os.environ.get("NO_COLOR") else click.style("error:", fg="red", bold=True)
+    click.echo(f"{head} {printable(error.message)}", err=True)
     if error.evidence:
         click.echo(f"  seen:   {printable(error.evidence)}", err=True)
     if error.cure:

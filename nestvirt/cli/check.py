@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nestvirt.cli.options import guest_options, output_options, target_options, with_options
+from nestvirt.cli.options import guest_options, output_options, root_option, target_options, with_options
 from nestvirt.cli.output import Progress, finish, reporting_errors
 from nestvirt.guest import verify
 from nestvirt.model import Goal, Report
@@ -14,7 +14,7 @@ from nestvirt.model import Goal, Report
 
 @click.command()
 @with_options(target_options, guest_options, output_options)
-@click.option("--root", metavar="DIR", help="Judge a saved machine whose / is DIR, in place of this one.")
+@root_option
 @reporting_errors
 def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
     """Does nesting work? Says what is broken first, with evidence and a cure, and proves what works.
@@ -33,7 +33,7 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
             raise click.UsageError(
                 "--connect, --profile and --ssh go with a VM: name one with --libvirt NAME."
             )
-        probed = verify.probe_here(root=root or "/", load_modules=options["load_modules"])
+        probed = verify.probe_here(root=verify.saved_machine(root), load_modules=options["load_modules"])
         return finish(Report(root or "this machine", probed.findings, proof=probed.proof), output)
     if root is not None:
         raise click.UsageError("--root judges a saved machine; it does not go with --libvirt.")

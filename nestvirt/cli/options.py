@@ -17,6 +17,9 @@ timeout_option = click.option(
     metavar="S",
     help="Seconds for each of: shutdown, start, the guest's first answer.",
 )
+root_option = click.option(
+    "--root", metavar="DIR", help="Judge a saved machine whose / is DIR, in place of this one."
+)
 output_options = [
     click.option(
         "-o",
@@ -31,7 +34,9 @@ output_options = [
 target_options = [
     click.option("--libvirt", metavar="NAME", help="A libvirt VM: its name, UUID, or id."),
     click.option(
-        "--connect", metavar="URI", help="libvirt's URI [LIBVIRT_DEFAULT_URI, else qemu:///system]."
+        "--connect",
+        metavar="URI",
+        help="libvirt's URI [from the environment or the configuration file, else qemu:///system].",
     ),
     click.option("--profile", metavar="NAME", help="A profile of the configuration file."),
 ]

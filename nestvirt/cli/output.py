@@ -22,17 +22,13 @@ if TYPE_CHECKING:  # rich is imported when text is printed
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def finish(result: Report, output: str, *, planned: bool = False) -> int:
-    """Print the report on stdout; return the exit code.
-
-    Args:
-        planned: it is a dry run's report, which succeeds where its plan can be carried out.
-    """
+def finish(result: Report, output: str) -> int:
+    """Print the report on stdout; return the exit code."""
     if output == "json":
         click.echo(report.to_json(result))
     else:
         stdout_console().print(report.to_text(result), soft_wrap=not sys.stdout.isatty())
-    return 0 if planned and result.remains else report.exit_code(result)
+    return report.exit_code(result)
 
 
 def reporting_errors(function: F) -> F:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import click
 
+from nestvirt.cli.options import root_option
 from nestvirt.guest import verify
 
 
 @click.command()
 @click.option("--print", "print_it", is_flag=True, help="Write the probe's source to stdout.")
-@click.option(
-    "--root", metavar="DIR", default="/", show_default=True, help="Judge a saved machine whose / is DIR."
-)
+@root_option
 @click.option("--load-modules", is_flag=True, help="Load the CPU's kvm module where it is not loaded.")
-def probe(print_it: bool, root: str, load_modules: bool) -> int:
+def probe(print_it: bool, root: str | None, load_modules: bool) -> int:
     """Run the probe on this machine, and print its own JSON; or print it, to run it anywhere.
 
     It is one file for Python 3.6 or newer, needs nothing installed, and changes nothing.
@@ -29,4 +28,4 @@ def probe(print_it: bool, root: str, load_modules: bool) -> int:
         return 0
     from nestvirt.guest import probe as program
 
-    return program.main([*(["--load-modules"] if load_modules else []), "--root", root, "--pretty"])
+    return program.main([*(["--load-modules"] if load_modules else []), "--root", verify.saved_machine(root), "--pretty"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ class Chosen:
             raise click.UsageError("Name a VM, for example: --libvirt web-01")
         return target
 
+    def spelling(self, target: Target) -> str:
+        """The options that name the same VM again, as they were given."""
+        options = [f"--{target.backend}", target.name]
+        options += ["--connect", self.connect] if self.connect else []
+        options += ["--profile", target.profile] if target.profile else []
+        return shlex.join(options)
+
     def endpoint_options(self) -> dict[str, str | None]:
         """What the command line says of the endpoint, by setting name."""
         return {"uri": self.connect}
@@ -60,7 +68,10 @@ def opened(
     """
     endpoint: Mapping[str, str]
     if recorded is None:
-        endpoint = settings.resolve(target.backend, target.profile, chosen.endpoint_options()).values
+        resolved = settings.resolve(target.backend, target.profile, chosen.endpoint_options())
+        endpoint = resolved.values
+        for name, source in resolved.sources.items():
+            progress.tell("connecting;", f"the {name} is from {source}")
     else:
         endpoint = recorded.endpoint
     backend = backends.connect(target, endpoint)
@@ -73,6 +84,7 @@ def opened(
             target=target,
             vm=backend.find(recorded.vm.id if recorded else target.name),
             journal=Journal(settings.state_path()),
+            spelling=chosen.spelling(target),
             ssh=ssh,
             timeout=chosen.timeout,
             load_modules=chosen.load_modules,
@@ -121,4 +133,4 @@ def reach_goal(
     with opened(chosen, chosen.required_target(), progress) as session:
         manner = engine.Manner(consenting(yes, session, progress), not no_restart, force_off, dry_run)
         result = engine.reach(session, goal, manner)
-    return finish(result, output, planned=dry_run)
+    return finish(result, output)

@@ -50,7 +50,7 @@ def undo(
     with opened(Chosen(timeout=timeout), recorded.target, progress, recorded=recorded) as session:
         manner = engine.Manner(consenting(yes, session, progress), not no_restart, force_off, dry_run)
         report = engine.undo(session, recorded, manner)
-    return finish(report, output, planned=dry_run)
+    return finish(report, output)
 
 
 def _list(runs: list[Run], output: str) -> int:

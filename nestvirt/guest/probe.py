@@ -446,7 +446,7 @@ class _Chain(_Machine):
         )
 
     def check_container(self) -> "Answer":
-        cure = "none while /dev/kvm opens; otherwise " + CURES["container"]
+        cure = "nothing while /dev/kvm opens; where it does not, " + CURES["container"]
         return ("warn", self.in_container, None, cure) if self.in_container else ("pass", "no sign of one")
 
     def check_cpu_flag(self) -> "Answer":

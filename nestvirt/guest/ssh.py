@@ -50,9 +50,9 @@ class SshChannel:
         command = [*self._command, "--", self._destination, shlex.join(argv)]
         try:
             done = _run_bounded(command, stdin, timeout)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:
             raise GuestUnreachable(
-                "there is no ssh program on this machine",
+                "there is no ssh program that this user may run",
                 evidence=str(error),
                 cure="install OpenSSH's client",
             ) from error

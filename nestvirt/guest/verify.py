@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nestvirt.errors import GuestUnreachable
+from nestvirt.errors import GuestUnreachable, TargetError
 from nestvirt.guest.channel import NOT_FOUND, Channel, Completed
 from nestvirt.model import PROOF, Finding, Layer, Proof, Status
 from nestvirt.printable import printable
@@ -39,9 +39,8 @@ CHECKS = {
     "guest-nesting": "Can this machine's own VMs nest in turn?",
     "guest-kvm-users": "Do VMs run here already?",
     "guest-vhost": "Are vhost, vsock and tun there?",
-    "guest-withdrawn": "After disable: has the guest no vmx or svm any more?",
 }
-"""Check id to the question it asks. The probe asks all but the last."""
+"""Check id to the question that the probe asks."""
 
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[a-z0-9_]{1,40}")
@@ -60,6 +59,21 @@ class Probed:
 def probe_source() -> str:
     """The standalone probe, as it is shipped to guests."""
     return (_HERE / "probe.py").read_text(encoding="utf-8")
+
+
+def saved_machine(root: str | None) -> str:
+    """The directory that stands for /; this machine's own where none is named.
+
+    Raises:
+        TargetError: it is no directory.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise TargetError(
+            f"{printable(root, 200)} is not a saved machine",
+            evidence="there is no such directory",
+            cure="name the directory that holds its /proc, /sys and /dev",
+        )
+    return root or "/"
 
 
 def probe_here(*, root: str = "/", load_modules: bool = False) -> Probed:

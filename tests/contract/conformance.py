@@ -58,7 +58,15 @@ class Conformance:
         target = Target(rig.backend, name)
         backend = backends.connect(target, rig.endpoint)
         vm = backend.find(name)
-        return Session(backend, target, vm, journal, timeout=timeout or self.timeout, tell=tell)
+        return Session(
+            backend,
+            target,
+            vm,
+            journal,
+            f"--{rig.backend} {name}",
+            timeout=timeout or self.timeout,
+            tell=tell,
+        )
 
     def test_unknown_vm_is_named_beside_what_there_is(self, rig: Rig, journal: Journal) -> None:
         name = rig.make(running=False)
@@ -300,6 +308,10 @@ class Conformance:
         self.kill_at(rig, name, step, tmp_path)
         runs = journal.runs()
         assert [r.state for r in runs] == ["interrupted"]
+        checked = engine.check(self.session(rig, journal, name), ON)
+        [warning] = [f for f in checked.findings if f.check == "vm-run-interrupted"]
+        assert runs[0].id in warning.cure
+        assert ("left the VM off" in warning.evidence) is not rig.see(name).running
         engine.undo(self.session(rig, journal, name), runs[0], MANNER)
         assert rig.see(name).stored == before.stored
         assert rig.see(name).running

@@ -25,5 +25,5 @@ def die(step: Step, _detail: str) -> None:
 target = Target(job["backend"], job["name"])
 backend = backends.connect(target, job["endpoint"])
 journal = Journal(Path(job["state"]))
-session = Session(backend, target, backend.find(target.name), journal, timeout=job["timeout"], tell=die)
+session = Session(backend, target, backend.find(target.name), journal, "", timeout=job["timeout"], tell=die)
 engine.reach(session, Goal(), Manner(consent=lambda _plan: None))

@@ -25,7 +25,6 @@ CHECKS = {
     "vm-cpu-pending": "Has the running VM the CPU of its definition?",
     "vm-snapshot-memory": "Do snapshots with memory hold the old CPU?",
     "vm-agent": "Is there a guest agent to look inside with?",
-    "vm-restored": "Is a setting again what it was before a run?",
 }
 """Check id to the question it asks."""
 
@@ -130,7 +129,7 @@ def _host_kvm(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:
         Layer.HOST,
         status,
         f"libvirt's capabilities: the host {words} KVM for {facts.root.findtext('os/type') or 'hvm'} guests",
-        "" if facts.host.kvm else "on the host, find out why: nestvirt check",
+        "" if facts.host.kvm else "on the host: nestvirt check; when it is cured, restart libvirtd",
     )
 
 
@@ -192,7 +191,9 @@ def _vm_type(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:
 def _vm_persistent(facts: DomainFacts, _goal: Goal) -> Iterator[Finding]:
     if facts.inactive is None:
         evidence = "the VM is transient: it has no definition that outlives its power-off"
-        cure = f"keep it: virsh dumpxml {facts.name} > vm.xml && virsh define vm.xml"
+        cure = (
+            f"keep it: virsh dumpxml --inactive --security-info {facts.name} > vm.xml && virsh define vm.xml"
+        )
         yield Finding("vm-persistent", Layer.VM, Status.FAIL, evidence, cure)
 
 
@@ -250,14 +251,13 @@ def _vm_cpu(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:
         if shown and not unstartable:
             what = f"is not the {goal.cpu} that was asked for"
         fix = Change("cpu", facts.value("cpu"), _wanted(facts, goal, feature))
-        cure = f"nestvirt enable --libvirt {facts.name}"
-        yield Finding("vm-cpu", Layer.VM, Status.FAIL, f"{_describe(cpu)} {what}", cure, fix)
+        yield Finding("vm-cpu", Layer.VM, Status.FAIL, f"{_describe(cpu)} {what}", fix=fix)
     other = next(f for f in cpu_xml.NESTING_FEATURES if f != feature)
     if cpu.doubled or cpu.policy(other) in ("require", "force"):
         flaw = "vmx or svm is listed twice" if cpu.doubled else f"{other} belongs to another vendor's CPUs"
         fix = Change("cpu", facts.value("cpu"), _wanted(facts, goal, feature))
-        cure = f"nestvirt enable --libvirt {facts.name}"
-        yield Finding("vm-cpu-feature", Layer.VM, Status.FAIL, f"{flaw}, and libvirt refuses that", cure, fix)
+        evidence = f"{flaw}: libvirt refuses that, or drops it in silence"
+        yield Finding("vm-cpu-feature", Layer.VM, Status.FAIL, evidence, fix=fix)
 
 
 def _vm_cpu_off(facts: DomainFacts, feature: str, shown: bool | None) -> Iterator[Finding]:
@@ -268,8 +268,7 @@ def _vm_cpu_off(facts: DomainFacts, feature: str, shown: bool | None) -> Iterato
         return
     fix = Change("cpu", facts.value("cpu"), cpu_xml.disabled(facts.value("cpu"), feature))
     words = "shows the guest" if shown else "may show the guest"
-    cure = f"nestvirt disable --libvirt {facts.name}"
-    yield Finding("vm-cpu", Layer.VM, Status.FAIL, f"{_describe(facts.cpu)} {words} {feature}", cure, fix)
+    yield Finding("vm-cpu", Layer.VM, Status.FAIL, f"{_describe(facts.cpu)} {words} {feature}", fix=fix)
 
 
 def _vm_cpu_pending(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:
@@ -280,8 +279,8 @@ def _vm_cpu_pending(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:
     if configured is goal.nested and running is (not goal.nested):
         has = "has no" if goal.nested else "still has"
         evidence = f"the definition is right, but the running VM {has} {facts.feature} ({_describe(live)})"
-        cure = "power-cycle it (a reboot inside the guest is not enough): nestvirt enable does it"
-        yield Finding("vm-cpu-pending", Layer.VM, Status.FAIL, evidence, cure, ColdBoot())
+        evidence += "; it takes a power cycle, and a reboot inside the guest is none"
+        yield Finding("vm-cpu-pending", Layer.VM, Status.FAIL, evidence, fix=ColdBoot())
 
 
 def _vm_snapshot_memory(facts: DomainFacts, goal: Goal) -> Iterator[Finding]:

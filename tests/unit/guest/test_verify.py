@@ -36,7 +36,7 @@ def good() -> Answer:
         "summary": "Virtual machines run here: guest code ran",
         "machine": {"arch": "x86_64", "kernel": "6.1.0", "vendor": "amd", "hypervisor": "kvm", "model": ""},
         "numbers": {"exit_ns": 32000, "loops_per_s": 400000000, "kvm_users": 0, "elapsed_ms": 12.5},
-        "findings": [finding(check) for check in CHECKS if check != "guest-withdrawn"],
+        "findings": [finding(check) for check in CHECKS],
     }
 
 

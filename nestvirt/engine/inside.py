@@ -1,0 +1,80 @@
+"""Look inside the guest, and say what that proves."""
+
+from __future__ import annotations
+
+from nestvirt.backends.base import Facts
+from nestvirt.engine.session import Session, Step, judged, read
+from nestvirt.errors import GuestUnreachable
+from nestvirt.guest import verify
+from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Power, Report, Status
+
+CHECK_PATIENCE = 15.0
+"""Seconds that a mere check waits for a running guest to answer."""
+
+
+def look_inside(session: Session, facts: Facts, patience: float) -> verify.Probed:
+    """Run the probe in the guest; where nobody can get in, say why and prove nothing."""
+    name = session.vm.name
+    if facts.power is not Power.RUNNING:
+        return verify.not_reached(
+            f"{name} is {facts.power}, so no code can run in it",
+            f"start {name}, then run nestvirt check again",
+        )
+    channel = session.ssh or session.backend.channel(session.vm)
+    if channel is None:
+        return verify.not_reached(
+            f"{name} has no guest agent that nestvirt could use",
+            "give it the QEMU guest agent and its channel, or name a way in: --ssh USER@HOST",
+        )
+    session.tell(Step.WAIT, f"{name} by {channel.name}")
+    try:
+        channel.ping(timeout=patience)
+    except GuestUnreachable as error:
+        return verify.not_reached(f"{error.message}: {error.evidence}", error.cure)
+    session.tell(Step.PROBE, f"{name} by {channel.name}")
+    return verify.probe_guest(channel, timeout=session.timeout, load_modules=session.load_modules)
+
+
+def verified(
+    session: Session,
+    goal: Goal,
+    changes: tuple[Change, ...] = (),
+    run: str | None = None,
+    remains: tuple[str, ...] = (),
+) -> Report:
+    """Judge anew and look inside: what a run that is done, or had nothing to do, reports."""
+    probed = look_inside(session, read(session), session.timeout)
+    facts = read(session)  # only now: the guest's agent connects while it boots
+    findings = tuple(judged(session, facts, goal))
+    inside = probed.findings if goal.nested else _withdrawn(facts, probed)
+    proof = probed.proof if goal.nested else None
+    return Report(str(session.target), findings + inside, changes, proof, run, remains, goal)
+
+
+def _withdrawn(facts: Facts, probed: verify.Probed) -> tuple[Finding, ...]:
+    """After disable: the guest must lack the CPU flag, and that alone is success."""
+    verdict, cause = probed.proof.verdict, probed.proof.cause
+    if cause == "no-cpu-flag":
+        return (
+            Finding("guest-withdrawn", Layer.GUEST, Status.PASS, "the guest's CPU offers no virtualization"),
+        )
+    if facts.power is not Power.RUNNING:
+        why = f"the VM is {facts.power}; it will have no nesting when it starts"
+        return (Finding("guest-withdrawn", Layer.GUEST, Status.SKIP, why),)
+    if verdict == "unknown" or verdict == "not-proven":
+        return tuple(f for f in probed.findings if f.check == PROOF)
+    why = f"the probe's verdict in the guest is {verdict} ({cause or 'nested guests run'})"
+    return (
+        Finding("guest-withdrawn", Layer.GUEST, Status.FAIL, why, "power-cycle the VM, then check again"),
+    )
+
+
+def depending(session: Session, facts: Facts) -> list[Finding]:
+    """Before disable: does anything in the guest depend on nesting at this moment?"""
+    probed = look_inside(session, facts, min(session.timeout, CHECK_PATIENCE))
+    users = int(probed.proof.numbers.get("kvm_users", 0))
+    if not users:
+        return []
+    evidence = next((f.evidence for f in probed.findings if f.check == "guest-kvm-users"), f"{users} users")
+    cure = "stop the VMs inside the guest first, then run this again"
+    return [Finding("guest-kvm-users", Layer.GUEST, Status.FAIL, evidence, cure)]

@@ -1,0 +1,78 @@
+"""What a run works on, and what it tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from nestvirt.backends.base import Backend, Facts
+from nestvirt.guest.channel import Channel
+from nestvirt.journal import Journal
+from nestvirt.model import Finding, Goal, Plan, Target, Vm
+
+
+class Step(StrEnum):
+    """What the engine is about to do."""
+
+    READ = "reading the configuration"
+    STOP = "stopping"
+    POWER_OFF = "cutting the power"
+    APPLY = "writing"
+    READ_BACK = "reading back"
+    START = "starting"
+    WAIT = "waiting for the guest"
+    PROBE = "running guest code in the guest"
+    PUT_BACK = "putting back"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One VM of one connected hypervisor, and how to work with it.
+
+    Attributes:
+        spelling: the options that name this VM again on a command line, for the cures.
+        ssh: the user's own way into the guest, used instead of the hypervisor's.
+        timeout: seconds for each of: the guest's shutdown, its start, and its first answer.
+        load_modules: whether the probe may load the guest's kvm module.
+        tell: called with each step before it is taken.
+    """
+
+    backend: Backend
+    target: Target
+    vm: Vm
+    journal: Journal
+    spelling: str
+    ssh: Channel | None = None
+    timeout: float = 120.0
+    load_modules: bool = False
+    tell: Callable[[Step, str], None] = field(default=lambda _step, _detail: None)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the user wants a change made.
+
+    Attributes:
+        consent: called with the plan; raises where the user declines.
+        restart: power-cycle a running VM; without, the change is left pending.
+        force_off: cut the power where the guest does not shut down in time.
+        dry_run: stop before anything is touched.
+    """
+
+    consent: Callable[[Plan], None]
+    restart: bool = True
+    force_off: bool = False
+    dry_run: bool = False
+
+
+def read(session: Session) -> Facts:
+    """Read the VM's facts anew."""
+    session.tell(Step.READ, session.vm.name)
+    return session.backend.read(session.vm)
+
+
+def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
+    """What the facts say; the cure of what nestvirt can mend is to let it."""
+    command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
+    return [f if f.fix is None else replace(f, cure=command) for f in facts.judge(goal)]

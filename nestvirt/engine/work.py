@@ -1,0 +1,126 @@
+"""Carry a plan out, step by step, and put everything back where a step fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nestvirt.backends.base import Facts
+from nestvirt.engine.session import Session, Step
+from nestvirt.errors import ChangeRejected, Error, Interrupted, PowerError
+from nestvirt.journal import Record
+from nestvirt.model import Change, Goal, Power
+from nestvirt.plan import make_plan
+
+
+@dataclass
+class Work:
+    """What a run has to do, and how far it has come."""
+
+    record: Record
+    changes: Sequence[Change]
+    cycle: bool
+    force_off: bool
+    goal: Goal | None  # None: an undo, whose read-back must equal the former value
+    begun: list[Change] = field(default_factory=list)
+
+
+def carry_out(session: Session, work: Work, facts: Facts) -> None:
+    """Do the work: stop, write and read back each change, start.
+
+    Raises:
+        Interrupted: Ctrl-C; everything was put back.
+        Error: a step failed; everything was put back, or the cure says how to.
+    """
+    backend, vm = session.backend, session.vm
+    try:
+        if work.cycle and facts.power is Power.RUNNING:
+            _stop(session, work.force_off)
+        for change in work.changes:
+            _apply(session, work, change)
+        if work.goal is not None:
+            _read_back(session, work.goal)
+        if work.cycle:
+            session.tell(Step.START, vm.name)
+            backend.start(vm, timeout=session.timeout)
+        if work.goal is not None:
+            work.record.end("applied")
+    except (Error, KeyboardInterrupt) as failure:
+        _put_back(session, work, failure)
+        if isinstance(failure, KeyboardInterrupt):
+            raise Interrupted(
+                "interrupted: everything was put back", cure="run it again at any time"
+            ) from failure
+        outcome = "everything was put back as it was" if work.begun else "no setting was changed"
+        failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
+        raise
+
+
+def _stop(session: Session, force_off: bool) -> None:
+    session.tell(Step.STOP, session.vm.name)
+    try:
+        session.backend.stop(session.vm, timeout=session.timeout)
+    except PowerError:
+        if not force_off:
+            raise
+        session.tell(Step.POWER_OFF, session.vm.name)
+        session.backend.power_off(session.vm)
+
+
+def _apply(session: Session, work: Work, change: Change) -> None:
+    if work.goal is not None:
+        work.record.intend(change)
+    session.tell(Step.APPLY, change.setting)
+    work.begun.append(change)
+    try:
+        session.backend.apply(session.vm, change)
+    except ChangeRejected:
+        work.begun.pop()  # nothing was written: putting back would overwrite what somebody else wrote
+        raise
+    session.tell(Step.READ_BACK, change.setting)
+    kept = session.backend.read(session.vm).value(change.setting)
+    if work.goal is not None:
+        work.record.kept(change, kept)
+    elif kept != change.after:
+        raise ChangeRejected(
+            f"{change.setting} is not what it was before the run",
+            evidence=f"it should be {change.after!r}, and is {kept!r}",
+            cure="compare it by hand with what the journal holds",
+        )
+
+
+def _read_back(session: Session, goal: Goal) -> None:
+    still = make_plan(session.backend.read(session.vm).judge(goal))
+    if still.changes or still.blockers:
+        left = [change.setting for change in still.changes] + [f.evidence for f in still.blockers]
+        raise ChangeRejected(
+            "the hypervisor took the change and does not hold it",
+            evidence=f"after reading back there is still: {'; '.join(left)}",
+            cure="look at the VM's definition with the hypervisor's own tools",
+        )
+
+
+def _put_back(session: Session, work: Work, failure: BaseException) -> None:
+    """Undo in reverse, and give the VM its power state back. Raises what explains best if that fails too."""
+    session.tell(Step.PUT_BACK, session.vm.name)
+    try:
+        if work.begun and work.cycle and session.backend.read(session.vm).power is Power.RUNNING:
+            session.backend.power_off(session.vm)  # it was started with the change a moment ago
+        for change in reversed(work.begun):
+            current = session.backend.read(session.vm).value(change.setting)
+            if current != change.before:
+                session.backend.apply(session.vm, Change(change.setting, current, change.before))
+        if work.cycle and session.backend.read(session.vm).power is Power.STOPPED:
+            session.backend.start(session.vm, timeout=session.timeout)
+        if work.goal is not None:
+            work.record.end("put-back")
+    except (Error, KeyboardInterrupt) as second:
+        first, then = (
+            (e.message, e.evidence) if isinstance(e, Error) else ("interrupted", "Ctrl-C")
+            for e in (failure, second)
+        )
+        raise Error(
+            f"{first[0]}; and it could not be put back: {then[0]}",
+            evidence=f"{first[1]}; {then[1]}",
+            cure=f"when the hypervisor answers again: nestvirt undo {work.record.id}",
+        ) from second

@@ -1,0 +1,193 @@
+"""The command line on a real VM: what an operator types, what comes back, and what interrupts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.rig import Seen
+from tests.lab import LabError, need, wait_for
+from tests.lab.libvirtd import LibvirtLab
+from tests.peers.libvirt_rig import LibvirtRig
+
+NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
+
+
+class Shell:
+    """Types nestvirt commands at the lab's libvirt."""
+
+    def __init__(self, rig: LibvirtRig, state: Path) -> None:
+        self.rig = rig
+        self.state = state
+        self.environment = {
+            **os.environ,
+            "LIBVIRT_DEFAULT_URI": rig.lab.uri,
+            "NESTVIRT_STATE_DIR": str(state),
+            "NESTVIRT_CONFIG": str(state / "none.toml"),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command under way; no terminal, as in a script."""
+        return subprocess.Popen(
+            [NESTVIRT, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a command."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def until_it_says(self, process: subprocess.Popen[str], words: str) -> None:
+        """Read stderr until a step is told."""
+        assert process.stderr is not None
+        for line in process.stderr:
+            if words in line:
+                return
+        pytest.fail(f"it ended without saying {words!r}")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LibvirtLab]:
+    try:
+        lab = LibvirtLab()
+    except (LabError, OSError) as error:
+        need(error, "the lab's libvirtd cannot be brought up")
+        raise
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def shell(lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
+    rig = LibvirtRig(lab)
+    yield Shell(rig, tmp_path / "state")
+    rig.remove_all()
+
+
+def same_configuration(one: Seen, other: Seen) -> bool:
+    return (one.stored, one.running) == (other.stored, other.running)
+
+
+def test_json_all_the_way(shell: Shell) -> None:
+    name = shell.rig.make()
+    before = shell.rig.see(name)
+    code, out, _ = shell.run("check", "--libvirt", name, "-o", "json")
+    assert (code, json.loads(out)["first_broken"]) == (1, "vm-cpu")
+    code, out, err = shell.run("enable", "--libvirt", name, "--yes", "-o", "json")
+    report = json.loads(out)
+    assert (code, report["verdict"], report["proof"]["verdict"]) == (0, "pass", "works")
+    assert report["proof"]["numbers"]["exit_ns"] > 0
+    assert "nestvirt:" not in err
+    code, out, _ = shell.run("undo", "--list", "-o", "json")
+    assert [(run["run"], run["state"]) for run in json.loads(out)["runs"]] == [(report["run"], "applied")]
+    code, out, _ = shell.run("undo", report["run"], "--yes", "-o", "json")
+    assert (code, json.loads(out)["verdict"]) == (0, "pass")
+    assert same_configuration(shell.rig.see(name), before)
+
+
+def test_without_a_terminal_it_asks_for_yes_and_touches_nothing(shell: Shell) -> None:
+    name = shell.rig.make()
+    before = shell.rig.see(name)
+    code, _, err = shell.run("enable", "--libvirt", name)
+    assert code == 2
+    assert "--yes" in err
+    assert shell.rig.see(name) == before
+
+
+def test_declining_at_the_terminal_touches_nothing(shell: Shell) -> None:
+    name = shell.rig.make()
+    before = shell.rig.see(name)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [NESTVIRT, "enable", "--libvirt", name],
+        env={**shell.environment, "NO_COLOR": "1"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    while b"[y/N]" not in said:
+        assert select.select([ours], [], [], 60)[0], said
+        said += os.read(ours, 4096)
+    os.write(ours, b"n\n")
+    assert process.wait(60) == 130
+    os.close(ours)
+    assert b"policy='require'" in said
+    assert shell.rig.see(name) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_it_waits_puts_everything_back(shell: Shell, number: signal.Signals) -> None:
+    name = shell.rig.make(quirk="deaf")
+    before = shell.rig.see(name)
+    process = shell.start("enable", "--libvirt", name, "--yes")
+    shell.until_it_says(process, "stopping")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "put back" in err
+    assert shell.rig.see(name) == before
+
+
+def test_kill_then_undo_restores(shell: Shell) -> None:
+    name = shell.rig.make()
+    before = shell.rig.see(name)
+    process = shell.start("enable", "--libvirt", name, "--yes")
+    shell.until_it_says(process, "starting")
+    process.kill()
+    process.communicate(timeout=60)
+    assert "interrupted" in shell.run("undo", "--list")[1]
+    code, _, err = shell.run("undo", "--yes")
+    assert code == 0, err
+    assert same_configuration(shell.rig.see(name), before)
+    assert "undone" in shell.run("undo", "--list")[1]
+
+
+def test_second_run_at_the_same_time_refuses(shell: Shell) -> None:
+    name = shell.rig.make(quirk="deaf")
+    first = shell.start("enable", "--libvirt", name, "--yes")
+    shell.until_it_says(first, "stopping")
+    code, _, err = shell.run("disable", "--libvirt", name, "--yes")
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert code == 1
+    assert "another run" in err
+    assert str(first.pid) in err
+
+
+def test_hung_libvirt_is_given_up(shell: Shell) -> None:
+    """A daemon that no longer answers is no reason to wait for ever."""
+    name = shell.rig.make(running=False)
+    pid = shell.rig.lab.pid
+    assert pid is not None
+    process = shell.start("check", "--libvirt", name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 120
+        wait_for(lambda: process.poll() is not None, deadline - time.monotonic(), "nestvirt to give up")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert process.returncode in (0, 1, 3)
+    if process.returncode != 3:  # it was quicker than the signal
+        return
+    assert "do now" in err
