@@ -28,4 +28,5 @@ def probe(print_it: bool, root: str | None, load_modules: bool) -> int:
         return 0
     from nestvirt.guest import probe as program
 
-    return program.main([*(["--load-modules"] if load_modules else []), "--root", verify.saved_machine(root), "--pretty"])
+    loading = ["--load-modules"] if load_modules else []
+    return program.main([*loading, "--root", verify.saved_machine(root), "--pretty"])

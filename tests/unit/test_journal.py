@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,9 +193,14 @@ def test_runs_are_listed_newest_first(journal: Journal) -> None:
 def test_every_line_is_on_the_disk_before_its_step_begins(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flushed: list[bytes] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.pread(fd, 1 << 20, 0)))
+    flushed: list[bytes | None] = []
+
+    def note(fd: int) -> None:
+        flushed.append(None if stat.S_ISDIR(os.fstat(fd).st_mode) else os.pread(fd, 1 << 20, 0))
+
+    monkeypatch.setattr(os, "fsync", note)
     record = begun(journal)
+    assert flushed == [file_of(tmp_path, record).read_bytes(), None]  # the file, and its name in the folder
     writes: list[Callable[[], None]] = [
         lambda: record.intend(CPU),
         lambda: record.kept(CPU, None),
@@ -203,7 +209,7 @@ def test_every_line_is_on_the_disk_before_its_step_begins(
     for write in writes:
         write()
         assert flushed[-1] == file_of(tmp_path, record).read_bytes()
-    assert len(flushed) == 4
+    assert len(flushed) == 5
 
 
 def test_find(journal: Journal) -> None:
