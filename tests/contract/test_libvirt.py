@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nestvirt import backends, engine
+from nestvirt.backends import libvirt as backends_libvirt
 from nestvirt.engine import Manner
+from nestvirt.errors import ConnectionFailed, SettingsError
 from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Goal, Status, Target
 from tests.contract.conformance import MANNER, OFF, ON, Conformance, agree
@@ -168,9 +173,33 @@ class TestLibvirt(Conformance):
         assert [c.setting for c in result.changes] == ["cpu"]
 
 
-def test_uri_with_a_password_is_refused_before_it_is_used(tmp_path: Path) -> None:
-    from nestvirt.errors import SettingsError
+@contextmanager
+def hung(lab: LibvirtLab) -> Iterator[None]:
+    """The daemon takes connections and requests, and answers none."""
+    pid = lab.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
+
+def test_daemon_that_hangs_is_given_up(libvirt_lab: LibvirtLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt itself would wait for ever, both for a connection and for an answer."""
+    monkeypatch.setattr(backends_libvirt, "CONNECT_TIMEOUT", 2.0)
+    monkeypatch.setattr(backends_libvirt, "KEEPALIVE", (1, 2))
+    target, endpoint = Target("libvirt", "x"), {"uri": libvirt_lab.uri}
+    backend = backends.connect(target, endpoint)
+    with hung(libvirt_lab):
+        with pytest.raises(ConnectionFailed) as caught:
+            backends.connect(target, endpoint)
+        assert "did not answer" in caught.value.message
+        with pytest.raises(ConnectionFailed, match="list its domains"):
+            backend.find("x")
+
+
+def test_uri_with_a_password_is_refused_before_it_is_used(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         backends.connect(Target("libvirt", "x"), {"uri": "qemu+ssh://root:hunter2@192.0.2.1/system"})
     assert "hunter2" not in f"{caught.value.message}{caught.value.evidence}{caught.value.cure}"

@@ -6,6 +6,7 @@ API: https://libvirt.org/html/libvirt-libvirt-domain.html
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ from nestvirt.printable import printable
 __all__ = ["CHECKS", "LibvirtBackend"]
 
 CONNECT_TIMEOUT = 30.0
+KEEPALIVE = (5, 4)
+"""Seconds between two signs of life, and how many may be missed before a connection counts as lost."""
 
 
 class LibvirtBackend:
@@ -255,10 +258,14 @@ def _silence(_context: object, _error: object) -> None:
 def _open(libvirt: Any, uri: str) -> Any:
     """Open a connection with a deadline, which libvirt itself has none for."""
     outcome: list[Any] = []
+    _start_event_loop(libvirt)
 
     def opening() -> None:
         try:
-            outcome.append(libvirt.open(uri))
+            connection = libvirt.open(uri)
+            with contextlib.suppress(libvirt.libvirtError):  # a driver without a daemon has nothing to lose
+                connection.setKeepAlive(*KEEPALIVE)
+            outcome.append(connection)
         except libvirt.libvirtError as error:
             outcome.append(error)
 
@@ -277,6 +284,18 @@ def _open(libvirt: Any, uri: str) -> Any:
     return outcome[0]
 
 
+@functools.cache
+def _start_event_loop(libvirt: Any) -> None:
+    """Run libvirt's events in the background, for keepalive: else a hung daemon is waited for, for ever."""
+    libvirt.virEventRegisterDefaultImpl()
+
+    def serve() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
 def _translate(libvirt: Any, error: Any, kind: type[Error], message: str, uri: str) -> Error:
     code, words = error.get_error_code(), printable(error.get_error_message() or str(error), 500)
     denied = (
@@ -293,7 +312,8 @@ def _translate(libvirt: Any, error: Any, kind: type[Error], message: str, uri: s
         return TargetError(
             "the VM is gone", evidence=words, cure=f"see what there is: virsh -c {uri} list --all"
         )
-    if code in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_INVALID_CONN):
+    lost = (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_INVALID_CONN)
+    if code in lost or "keepalive" in words:
         kind = ConnectionFailed
     cures: dict[type[Error], str] = {
         ConnectionFailed: f"see that libvirtd runs and the URI is right: virsh -c {uri} list",
