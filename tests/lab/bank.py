@@ -34,7 +34,7 @@ def row(machine: Machine, seen: Seen) -> tuple[str, ...]:
 def kvm_ok(said: Said) -> str:
     """Its verdict, in its words."""
     words = re.search(r"KVM acceleration (can.*used)", said.text)
-    return words[1] if words else f"exit {said.code}"
+    return words[1] if words else f"no verdict, exit {said.code}"
 
 
 def virt_host_validate(said: Said) -> str:
