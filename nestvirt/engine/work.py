@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from nestvirt.errors import ChangeRejected, Error, Interrupted, PowerError
 from nestvirt.journal import Record
 from nestvirt.model import Change, Goal, Power
 from nestvirt.plan import make_plan
+
+SETTLE = 20.0
+"""Seconds that an interrupted run waits for a guest that was already asked to shut down."""
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Work:
     force_off: bool
     goal: Goal | None  # None: an undo, whose read-back must equal the former value
     begun: list[Change] = field(default_factory=list)
+    asked_to_stop: bool = False
 
 
 def carry_out(session: Session, work: Work, facts: Facts) -> None:
@@ -35,7 +40,7 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
     backend, vm = session.backend, session.vm
     try:
         if work.cycle and facts.power is Power.RUNNING:
-            _stop(session, work.force_off)
+            _stop(session, work)
         for change in work.changes:
             _apply(session, work, change)
         if work.goal is not None:
@@ -56,12 +61,13 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         raise
 
 
-def _stop(session: Session, force_off: bool) -> None:
+def _stop(session: Session, work: Work) -> None:
     session.tell(Step.STOP, session.vm.name)
+    work.asked_to_stop = True
     try:
         session.backend.stop(session.vm, timeout=session.timeout)
     except PowerError:
-        if not force_off:
+        if not work.force_off:
             raise
         session.tell(Step.POWER_OFF, session.vm.name)
         session.backend.power_off(session.vm)
@@ -104,16 +110,19 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> None:
     """Undo in reverse, and give the VM its power state back. Raises what explains best if that fails too."""
     session.tell(Step.PUT_BACK, session.vm.name)
     try:
-        if work.begun and work.cycle and session.backend.read(session.vm).power is Power.RUNNING:
+        running = session.backend.read(session.vm).power is Power.RUNNING
+        if running and work.begun and work.cycle:
             session.backend.power_off(session.vm)  # it was started with the change a moment ago
+        elif running and work.asked_to_stop and isinstance(failure, KeyboardInterrupt):
+            with contextlib.suppress(PowerError):  # it goes down all the same: start it again only then
+                session.backend.stop(session.vm, timeout=min(SETTLE, session.timeout))
         for change in reversed(work.begun):
             current = session.backend.read(session.vm).value(change.setting)
             if current != change.before:
                 session.backend.apply(session.vm, Change(change.setting, current, change.before))
         if work.cycle and session.backend.read(session.vm).power is Power.STOPPED:
             session.backend.start(session.vm, timeout=session.timeout)
-        if work.goal is not None:
-            work.record.end("put-back")
+        work.record.end("put-back" if work.goal is not None else "applied")
     except (Error, KeyboardInterrupt) as second:
         first, then = (
             (e.message, e.evidence) if isinstance(e, Error) else ("interrupted", "Ctrl-C")

@@ -133,17 +133,18 @@ def test_declining_at_the_terminal_touches_nothing(shell: Shell) -> None:
     assert shell.rig.see(name) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_while_it_waits_puts_everything_back(shell: Shell, number: signal.Signals) -> None:
-    name = shell.rig.make(quirk="deaf")
+@pytest.mark.parametrize("quirk", ["", "deaf"], ids=["goes down all the same", "deaf"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_signal_while_it_waits_puts_everything_back(shell: Shell, number: signal.Signals, quirk: str) -> None:
+    name = shell.rig.make(quirk=quirk)
     before = shell.rig.see(name)
-    process = shell.start("enable", "--libvirt", name, "--yes")
+    process = shell.start("enable", "--libvirt", name, "--yes", "--timeout", "5")
     shell.until_it_says(process, "stopping")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "put back" in err
-    assert shell.rig.see(name) == before
+    assert same_configuration(shell.rig.see(name), before)
 
 
 def test_kill_then_undo_restores(shell: Shell) -> None:
