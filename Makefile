@@ -12,7 +12,7 @@ demo: setup  ## a libvirt VM goes from "no /dev/kvm" to "guest code ran"
 	@$(python) -m tests.lab.demo
 
 test: lint  ## every test that this machine can bring up
-	@$(python) -m pytest
+	@$(python) -m pytest -n 2 --dist worksteal
 
 lint: setup  ## ruff and mypy
 	@$(python) -m ruff check

@@ -106,9 +106,11 @@ class _Machine:
         makers = {"GenuineIntel": "intel", "AuthenticAMD": "amd", "HygonGenuine": "amd"}
         self.known = self.arch == "x86_64" and sys.maxsize > 2**32
         self.vendor = makers.get(self.cpu.get("vendor_id", ""), "other")
-        names = ("svm", "kvm_amd", "npt") if self.vendor == "amd" else ("vmx", "kvm_intel", "ept")
-        self.flag, self.driver, self.second = names
         self.flags = self.cpu.get("flags", "").split()
+        # VIA, Zhaoxin and others have Intel's kind: what the CPU shows counts for more than who made it.
+        amd = self.vendor == "amd" and ("svm" in self.flags or "vmx" not in self.flags)
+        names = ("svm", "kvm_amd", "npt") if amd else ("vmx", "kvm_intel", "ept")
+        self.flag, self.driver, self.second = names
         self.drivers = [name for name in self.names("/sys/module") if name.startswith("kvm_")]  # or kvm_pvm
         folders = ["/sys/module/{}/parameters/".format(driver) for driver in self.drivers]
         shown = {name: self.read(folder + name).strip() for folder in folders for name in self.names(folder)}
@@ -463,7 +465,7 @@ class _Chain(_Machine):
         return status, "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log), "no-cpu-flag"
 
     def check_firmware(self) -> "Answer":
-        register, mask, locked = (0xC0010114, 16, 16) if self.vendor == "amd" else (0x3A, 5, 1)
+        register, mask, locked = (0xC0010114, 16, 16) if self.flag == "svm" else (0x3A, 5, 1)
         raw = self.raw("/dev/cpu/0/msr", register, 8)
         if not self.offered:
             return "skip", "not asked: the CPU flag is missing"

@@ -43,6 +43,10 @@ case $vendor_id in
   AuthenticAMD | HygonGenuine) vendor=amd flag=svm module=kvm_amd ;;
   *) vendor=other flag=vmx module=kvm_intel ;;
 esac
+case $flag:" $(cpu_field flags) " in # what the CPU shows counts for more than who made it
+  svm:*" svm "*) ;;
+  svm:*" vmx "*) flag=vmx module=kvm_intel ;;
+esac
 if [ -z "$root" ]; then arch=$(uname -m) kernel=$(uname -r)
 else kernel=$(line_of "$root/proc/sys/kernel/osrelease"); [ -n "$vendor_id" ] && arch=x86_64 || arch=unknown
 fi

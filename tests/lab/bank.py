@@ -24,7 +24,7 @@ HEAD = ("machine", "truth", "nestvirt", "kvm-ok", "virt-host-validate", "seconds
 def row(machine: Machine, seen: Seen) -> tuple[str, ...]:
     """One line of the table."""
     said = " / ".join(filter(None, (seen.probe["verdict"], seen.probe["cause"])))
-    said += "".join(f"; {check}: {seen.status(check)}" for check in machine.passes)
+    said += "".join(f"; {check}: {seen.status(check)}" for check in machine.statuses)
     if faults := seen.faults(machine):
         said += f" **wrong: {'; '.join(faults)}**"
     peers = (kvm_ok(seen.kvm_ok), virt_host_validate(seen.virt_host_validate))

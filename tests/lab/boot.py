@@ -36,6 +36,7 @@ plugin_ctrl: unmapped=true, biosdev=true, speaker=false, extfpuirq=true, paralle
 romimage: file={folder}/bios
 vgaromimage: file={vga}
 cpu: model={model}, count=1, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+{cpuid}
 memory: guest=384, host=384
 ata0: enabled=true, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path={folder}/boot.iso, status=inserted
@@ -75,12 +76,9 @@ class Seen:
         """Where the probe did not say what is true of the machine."""
         expected = {"verdict": machine.verdict, "cause": machine.cause} if machine.verdict else {}
         said = {key: self.probe[key] for key in expected}
-        faults = [
-            f"{key} is {said[key]}, not {right}" for key, right in expected.items() if said[key] != right
-        ]
-        statuses = {check: self.status(check) for check in machine.passes}
-        right = {check: (status == "pass") == machine.passes[check] for check, status in statuses.items()}
-        return faults + [f"{check} is {statuses[check]}" for check in statuses if not right[check]]
+        said |= {check: self.status(check) for check in machine.statuses}
+        wanted = {**expected, **machine.statuses}
+        return [f"{key} is {said[key]}, not {right}" for key, right in wanted.items() if said[key] != right]
 
 
 def missing(machine: Machine) -> list[str]:
@@ -220,7 +218,8 @@ def _bochs(folder: Path, machine: Bochs, append: str) -> str:
     subprocess.run(command, check=True, capture_output=True)
     config = folder / "bochsrc"
     (folder / "bios").write_bytes(_firmware(vt=machine.vt_in_firmware))
-    config.write_text(BOCHSRC.format(model=machine.model, folder=folder, vga=BOCHS_VGA))
+    cpuid = f"cpuid: {machine.cpuid}" if machine.cpuid else ""
+    config.write_text(BOCHSRC.format(model=machine.model, cpuid=cpuid, folder=folder, vga=BOCHS_VGA))
     # Debian's Bochs starts in its debugger, which has to be told to go on.
     (folder / "go").write_text("c\n")
     return _watch(["bochs-bin", "-q", "-f", str(config), "-rc", f"{folder}/go"], folder)

@@ -19,11 +19,13 @@ class Bochs:
 
     Attributes:
         model: the CPU, in Bochs' words.
+        cpuid: features added to the model, in Bochs' words.
         vt_in_firmware: what its firmware's setup would call VT-x: enabled or disabled, and locked either way.
     """
 
     model: str
     vt_in_firmware: bool = True
+    cpuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Machine:
         given: shell that runs in it before it is looked at.
         user: who looks.
         modules: False where KVM's modules are not loaded at boot.
-        passes: further checks of the probe, and whether they have to pass.
+        statuses: further checks of the probe, and what they have to say.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Machine:
     given: str = ""
     user: str = "root"
     modules: bool = True
-    passes: Mapping[str, bool] = field(default_factory=dict)
+    statuses: Mapping[str, str] = field(default_factory=dict)
 
 
 BLACKLIST = "echo blacklist kvm_amd >/etc/modprobe.d/lab.conf"
@@ -81,7 +83,7 @@ MACHINES = (
         Tcg(),
         "An AMD VM with svm: its VMs run, and theirs too.",
         "works",
-        passes={"guest-nesting": True},
+        statuses={"guest-nesting": "pass"},
     ),
     Machine("amd-no-svm", Tcg("EPYC,svm=off"), "An AMD VM without svm: no VM runs.", "off", "no-cpu-flag"),
     Machine("amd-no-npt", Tcg("EPYC,svm=on,npt=off"), "svm without nested paging: VMs run, slower.", "works"),
@@ -134,7 +136,7 @@ MACHINES = (
         "kvm_amd nested=0: its VMs run, and theirs cannot.",
         "works",
         prepare=NO_NESTING,
-        passes={"guest-nesting": False},
+        statuses={"guest-nesting": "skip"},
     ),
     Machine(
         "guest-of-middle-host",
@@ -148,6 +150,13 @@ MACHINES = (
         "intel-firmware-locked",
         Bochs(HASWELL, vt_in_firmware=False),
         "The same with VMX locked off by its firmware: disabled by BIOS, says its kernel.",
+        "off",
+        "firmware-locked",
+    ),
+    Machine(
+        "generic-firmware-locked",
+        Bochs("bx_generic", cpuid="vmx=2"),
+        "VMX of a maker that Linux does not know: /proc/cpuinfo keeps showing it, and the firmware says no.",
         "off",
         "firmware-locked",
     ),
