@@ -66,13 +66,13 @@ class Progress:
     """What is under way, on stderr: one live line on a terminal, else a line a step, or nothing at all."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._status: Status | None = None
 
     def tell(self, step: str, detail: str) -> None:
         """Show one step."""
-        if self._quiet:
+        if self.quiet:
             return
         if not self._live:
             click.echo(f"nestvirt: {step} {printable(detail)}", err=True)

@@ -99,6 +99,8 @@ def consenting(yes: bool, session: Session, progress: Progress) -> Callable[[Pla
     """Show the plan, and ask unless told not to; declining raises click.Abort."""
 
     def consent(plan: Plan) -> None:
+        if yes and progress.quiet:
+            return
         progress.rest()
         console = stderr_console()
         console.print(f"{session.target}: this will be changed", highlight=False, markup=False)

@@ -50,7 +50,7 @@ class AgentChannel:
                         evidence=error.evidence,
                         cure=_START_CURE,
                     ) from error
-                time.sleep(0.1)
+                time.sleep(0.05)
             else:
                 return
 
