@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.model import Change, Power, Target, Vm
@@ -65,7 +66,8 @@ class Run:
     @property
     def undoable(self) -> bool:
         """True where something may still differ from what the run found."""
-        return self.outcome in (None, "applied") and bool(self.steps)
+        owes_power = self.outcome is None and self.power is Power.RUNNING
+        return owes_power or (self.outcome in (None, "applied") and bool(self.steps))
 
 
 class Record:
@@ -130,9 +132,8 @@ class Journal:
         Raises:
             Busy: another run has it.
         """
-        name = hashlib.sha256(f"{backend}:{vm.id}".encode()).hexdigest()[:24]
-        path = self._directory(self._locks) / f"{name}.lock"
-        with path.open("a+", encoding="utf-8") as file:
+        path = self._directory(self._locks) / _lock_name(backend, vm)
+        with self._lock_file(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -146,6 +147,25 @@ class Journal:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+    def _lock_file(self, path: Path) -> IO[str]:
+        try:
+            return path.open("a+", encoding="utf-8")
+        except OSError as error:
+            cure = "give access there, or run as the user who made it"
+            raise JournalError("the VM's lock cannot be opened", evidence=str(error), cure=cure) from error
+
+    def under_way(self, backend: str, vm: Vm) -> str | None:
+        """The process that holds a VM's lock at this moment, or None. Writes nothing."""
+        try:
+            with (self._locks / _lock_name(backend, vm)).open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read(20) or "unknown"
+        except OSError:
+            return None  # nobody has ever locked it, or it is another user's
+        return None
 
     def begin(
         self, command: str, target: Target, vm: Vm, power: Power, endpoint: Mapping[str, str]
@@ -172,26 +192,43 @@ class Journal:
         return Record(self._runs / f"{run.id}.jsonl")
 
     def runs(self) -> list[Run]:
-        """All runs, newest first."""
-        read = map(self._read, sorted(self._runs.glob("*.jsonl"), reverse=True))
-        return [run for run in read if run is not None]
-
-    def find(self, run_id: str | None) -> Run:
-        """One run by its id, or the newest that can be undone.
+        """All runs, newest first.
 
         Raises:
-            JournalError: there is none.
+            JournalError: a record, or the folder, cannot be read.
         """
-        runs = self.runs()
+        try:
+            paths = sorted((p for p in self._runs.iterdir() if p.suffix == ".jsonl"), reverse=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            cure = "give access there, or run as the user who made it"
+            raise JournalError("the journal cannot be read", evidence=str(error), cure=cure) from error
+        read = [self._read(path) for path in paths]
+        return [run for run in read if run is not None]
+
+    def find(self, run_id: str | None, vm: str | None = None) -> Run:
+        """One run by its id, or the newest that can be undone.
+
+        Args:
+            run_id: the run; None for the newest.
+            vm: a VM's name or id; only its runs count.
+
+        Raises:
+            JournalError: there is none, or there is nothing in it to undo.
+            TargetError: there is no run of that id.
+        """
+        runs = [r for r in self.runs() if vm is None or vm in (r.vm.name, r.vm.id)]
         found = [r for r in runs if (r.undoable if run_id is None else r.id == run_id)]
-        if found:
-            return found[0]
         known = ", ".join(r.id for r in runs[:5]) or "none"
-        raise JournalError(
-            "there is no run to undo" if run_id is None else f"there is no run {run_id!r}",
-            evidence=f"newest runs in {self._runs}: {known}",
-            cure="see all runs: nestvirt undo --list",
-        )
+        evidence, cure = f"newest runs in {self._runs}: {known}", "see all runs: nestvirt undo --list"
+        if not found and run_id is not None:
+            raise TargetError(f"there is no run {run_id!r}", evidence=evidence, cure=cure)
+        if not found:
+            raise JournalError("there is no run to undo", evidence=evidence, cure=cure)
+        if not found[0].undoable and not found[0].steps:
+            raise JournalError(f"run {run_id} changed nothing", evidence=f"it is {found[0].state}", cure=cure)
+        return found[0]
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
@@ -222,6 +259,10 @@ class Journal:
                 evidence=f"{type(error).__name__}: {error}",
                 cure="move that file away; what it says can be put back by hand",
             ) from error
+
+
+def _lock_name(backend: str, vm: Vm) -> str:
+    return hashlib.sha256(f"{backend}:{vm.id}".encode()).hexdigest()[:24] + ".lock"
 
 
 def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text n
     from rich.text import Text
 
 SCHEMA_VERSION = 1
+FEW = 3
 EXIT_CODES = {Status.PASS: 0, Status.FAIL: 1, Status.UNKNOWN: 3}
 
 _STYLES = {
@@ -92,10 +93,13 @@ def to_text(report: Report) -> Text:
         for finding in of_layer:
             if finding.status is not Status.SKIP:
                 _append_finding(text, finding)
-        skipped = [f.check for f in of_layer if f.status is Status.SKIP]
-        if skipped:
-            more = f", and {len(skipped) - 3} more that could not be asked" if len(skipped) > 3 else ""
-            text.append(f"  {'SKIP':<8}{', '.join(skipped[:3])}{more}\n", style=_STYLES[Status.SKIP])
+        skipped = [f for f in of_layer if f.status is Status.SKIP]
+        for finding in skipped if len(skipped) <= FEW else []:
+            _append_finding(text, finding)
+        if len(skipped) > FEW:
+            names = ", ".join(f.check for f in skipped[:FEW])
+            more = f"and {len(skipped) - FEW} more that could not be asked (-o json says why)"
+            text.append(f"  {'SKIP':<8}{names}, {more}\n", style=_STYLES[Status.SKIP])
     if report.changes:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
@@ -114,6 +118,9 @@ def _headline(report: Report) -> str:
         return "dry run: nothing was touched"
     if report.blockers:
         return f"nothing was done, because of: {', '.join(f.check for f in report.blockers)}"
+    if broken is not None and proof is not None and proof.verdict == "works-emulated":
+        words = f"works-emulated: guest code runs, too slowly for ordinary VMs{_figures(proof.numbers)}"
+        return f"first broken link: {broken.check} ({words})"
     if broken is not None:
         return f"first broken link: {broken.check}"
     if report.conclusion is Status.UNKNOWN:

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nestvirt.errors import SettingsError
 
@@ -53,9 +54,7 @@ def config_path() -> Path:
     named = os.environ.get("NESTVIRT_CONFIG")
     if named:
         return Path(named)
-    from platformdirs import user_config_path  # imported when used, to keep start-up quick
-
-    return user_config_path("nestvirt") / "config.toml"
+    return _user_folder("config", "NESTVIRT_CONFIG") / "config.toml"
 
 
 def state_path() -> Path:
@@ -63,9 +62,18 @@ def state_path() -> Path:
     named = os.environ.get("NESTVIRT_STATE_DIR")
     if named:
         return Path(named)
-    from platformdirs import user_state_path
+    return _user_folder("state", "NESTVIRT_STATE_DIR")
 
-    return user_state_path("nestvirt")
+
+def _user_folder(kind: Literal["config", "state"], variable: str) -> Path:
+    import platformdirs  # when used, to keep start-up quick
+
+    find = {"config": platformdirs.user_config_path, "state": platformdirs.user_state_path}[kind]
+    try:
+        return find("nestvirt")
+    except RuntimeError as error:  # from Path.home(), where neither HOME nor the user database knows one
+        cure = f"set HOME or {variable}"
+        raise SettingsError("this user has no home folder", evidence=str(error), cure=cure) from error
 
 
 def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]) -> Endpoint:
@@ -80,6 +88,13 @@ def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]
         SettingsError: the file cannot be read or used, or the profile is not there or not of this backend.
     """
     file = _read_config()
+    unknown = set(file) - {"profiles", "defaults"}
+    if unknown:
+        raise SettingsError(
+            f"the configuration file has what nestvirt does not know: {', '.join(sorted(unknown))}",
+            evidence=f"{config_path()} may have [profiles.NAME] and [defaults.BACKEND]",
+            cure="remove or rename it",
+        )
     asked = _profile(file, profile, backend) if profile else {}
     defaults = _table(_table(file, "defaults"), backend)
     _refuse_unknown(f"[defaults.{backend}]", set(defaults), backend)
@@ -110,7 +125,10 @@ def _read_config() -> dict[str, object]:
     path = config_path()
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if os.environ.get("NESTVIRT_CONFIG"):
+            cure = "correct or unset NESTVIRT_CONFIG"
+            raise SettingsError("NESTVIRT_CONFIG names no file", evidence=str(error), cure=cure) from error
         return {}
     except (OSError, ValueError) as error:
         raise SettingsError(

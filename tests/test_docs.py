@@ -19,7 +19,7 @@ from nestvirt import errors, report, settings
 from nestvirt.cli import cli
 from nestvirt.errors import Error
 from nestvirt.guest import probe, verify
-from nestvirt.journal import Run
+from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Power, Proof, Report, Status, Target, Vm
 
 ROOT = Path(__file__).parents[1]
@@ -247,19 +247,19 @@ def test_schema_accepts_an_error(kind: type[Error]) -> None:
     assert not schema("report.schema.json").is_valid(shown | {"verdict": "fail"})
 
 
-def test_schema_accepts_the_list_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_schema_accepts_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from nestvirt.cli import undo
 
-    target, vm = Target("libvirt", "web-01"), Vm("u", "web-01")
-    outcomes = (None, "applied", "put-back", "undone")
-    ids = [f"20261124-06531{n}-ed99ae" for n in range(len(outcomes))]
-    runs = [
-        Run(run, "enable", "2026-11-24T06:53:16+00:00", target, vm, Power.RUNNING, outcome=outcome)
-        for run, outcome in zip(ids, outcomes, strict=True)
-    ]
-    undo._list(runs, "json")
+    journal, target, vm = Journal(tmp_path), Target("libvirt", "web-01"), Vm("u", "web-01")
+    for outcome in (None, "applied", "put-back", "undone"):
+        record = journal.begin("enable", target, vm, Power.RUNNING, {})
+        if outcome is not None:
+            record.end(outcome)
+    with journal.lock("libvirt", vm):
+        undo._list(journal, "json")
     listed = json.loads(capsys.readouterr().out)
     schema("report.schema.json").validate(listed)
+    assert [run["state"] for run in listed["runs"]] == ["undone", "put-back", "applied", "under way"]
     listed["runs"][0]["state"] = "fine"
     assert not schema("report.schema.json").is_valid(listed)
 

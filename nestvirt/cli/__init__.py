@@ -5,6 +5,8 @@ A command's module is imported when it is used, so that ``nestvirt --version`` s
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -60,14 +62,16 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: run a command, and turn what it raises into words and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _prepare()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        if "unexpected extra argument" in error.message:
+            _say("A VM is named with an option: --libvirt NAME.")
         code = error.exit_code
     except click.Abort:
-        click.echo("\nStopped before anything was changed.", err=True)
+        _say("\nStopped.")
         code = 130
     except Error as error:
         show_error(error)
@@ -76,13 +80,15 @@ def main() -> None:
         # Whoever read our output has left; say nothing more, not even at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        _say(f"error: the output cannot be written, or a file not read: {error}")
+        code = 1
     except Exception as error:  # the one place for what nobody foresaw
         if os.environ.get("NESTVIRT_DEBUG"):
             raise
-        click.echo(
+        _say(
             f"error: this is a fault in nestvirt: {type(error).__name__}: {error}\n"
-            "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints",
-            err=True,
+            "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
         )
         code = BUG
     sys.exit(code or 0)
@@ -93,11 +99,29 @@ def show_error(error: Error) -> None:
     from nestvirt.printable import printable
 
     head = "error:" if os.environ.get("NO_COLOR") else click.style("error:", fg="red", bold=True)
-    click.echo(f"{head} {printable(error.message)}", err=True)
+    _say(f"{head} {printable(error.message)}")
     if error.evidence:
-        click.echo(f"  seen:   {printable(error.evidence)}", err=True)
+        _say(f"  seen:   {printable(error.evidence)}")
     if error.cure:
-        click.echo(f"  do now: {printable(error.cure)}", err=True)
+        _say(f"  do now: {printable(error.cure)}")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody is there to read it
+        click.echo(text, err=True)
+
+
+def _prepare() -> None:
+    """Make the process fit for work that must not be left half done."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no reason to fail
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

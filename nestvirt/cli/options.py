@@ -9,16 +9,21 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FILE, DIRECTORY = click.Path(), click.Path(file_okay=False)  # for completion; what is there is checked later
+
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=click.IntRange(1, 86400),
     default=120,
     show_default=True,
     metavar="S",
-    help="Seconds for each of: shutdown, start, the guest's first answer.",
+    help="Seconds for each wait: the guest's shutdown, its start, its first answer.",
 )
 root_option = click.option(
-    "--root", metavar="DIR", help="Judge a saved machine whose / is DIR, in place of this one."
+    "--root",
+    type=DIRECTORY,
+    metavar="DIR",
+    help="Judge a saved machine: its / is DIR.",
 )
 output_options = [
     click.option(
@@ -42,7 +47,7 @@ target_options = [
 ]
 guest_options = [
     click.option("--ssh", metavar="USER@HOST", help="Look inside the guest over SSH instead of its agent."),
-    click.option("--ssh-config", metavar="FILE", help="ssh_config to use with --ssh."),
+    click.option("--ssh-config", type=FILE, metavar="FILE", help="ssh_config to use with --ssh."),
     click.option("--load-modules", is_flag=True, help="Load the kvm module where it is not loaded."),
     timeout_option,
 ]

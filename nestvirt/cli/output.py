@@ -71,18 +71,24 @@ class Progress:
         self._status: Status | None = None
 
     def tell(self, step: str, detail: str) -> None:
-        """Show one step."""
+        """Show one step. Nobody looking any more is no reason to stop the work."""
         if self.quiet:
             return
+        try:
+            self._show(f"{step} {printable(detail)}")
+        except OSError:
+            self.quiet = True
+
+    def _show(self, line: str) -> None:
         if not self._live:
-            click.echo(f"nestvirt: {step} {printable(detail)}", err=True)
+            click.echo(f"nestvirt: {line}", err=True)
             return
         from rich.text import Text
 
         if self._status is None:
             self._status = stderr_console().status("")
             self._status.start()
-        self._status.update(Text(f"{step} {printable(detail)}"))
+        self._status.update(Text(line))
 
     def rest(self) -> None:
         """Leave the terminal alone, for a question or for the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +13,17 @@ from typing import Any
 import click
 
 from nestvirt import backends, engine, report, settings
+from nestvirt.backends.base import Backend
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
+from nestvirt.errors import TargetError
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal, Run
-from nestvirt.model import Goal, Plan, Target
+from nestvirt.model import Goal, Plan, Target, Vm
+from nestvirt.printable import printable
+
+DECLINED = 130
+"""Exit code where the user says no, as if it had been Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Chosen:
 
     def required_target(self) -> Target:
         """The target; a usage error where none was named."""
+        if self.ssh_config is not None and self.ssh is None:
+            raise click.UsageError("--ssh-config goes with --ssh USER@HOST.")
         target = self.target()
         if target is None:
             raise click.UsageError("Name a VM, for example: --libvirt web-01")
@@ -82,7 +91,7 @@ def opened(
         yield Session(
             backend=backend,
             target=target,
-            vm=backend.find(recorded.vm.id if recorded else target.name),
+            vm=_find_recorded(backend, recorded) if recorded else backend.find(target.name),
             journal=Journal(settings.state_path()),
             spelling=chosen.spelling(target),
             ssh=ssh,
@@ -95,27 +104,48 @@ def opened(
         backend.close()
 
 
-def consenting(yes: bool, session: Session, progress: Progress) -> Callable[[Plan], None]:
-    """Show the plan, and ask unless told not to; declining raises click.Abort."""
+def _find_recorded(backend: Backend, run: Run) -> Vm:
+    try:
+        return backend.find(run.vm.id)
+    except TargetError as error:
+        raise TargetError(
+            f"the VM {run.vm.name} of run {run.id} is gone",
+            evidence=f"{run.endpoint.get('uri', run.target.backend)} has no VM {run.vm.id}",
+            cure="there is nothing left to put back",
+        ) from error
+
+
+def consenting(
+    session: Session, progress: Progress, *, yes: bool, no_restart: bool
+) -> Callable[[Plan], None]:
+    """Show the plan, and ask unless told not to; declining ends the command with 130."""
 
     def consent(plan: Plan) -> None:
         if yes and progress.quiet:
             return
         progress.rest()
-        console = stderr_console()
-        console.print(f"{session.target}: this will be changed", highlight=False, markup=False)
-        console.print(report.diff(plan.changes), end="")
-        if plan.cold_boot and not plan.changes:
-            console.print("  no setting, but a power cycle is needed", highlight=False)
+        _show_plan(session, plan)
         if yes:
             return
         if not sys.stdin.isatty():
-            raise click.UsageError(
-                "There is no terminal to ask at; consent with --yes, or look first with --dry-run."
-            )
-        click.confirm("Change it, and power-cycle the VM if it runs?", abort=True, err=True)
+            raise click.UsageError("There is no terminal to ask at: consent with --yes, or try --dry-run.")
+        question = "Change it?" if no_restart else "Change it, and power-cycle the VM if it runs?"
+        try:
+            click.confirm(question, abort=True, err=True)
+        except click.Abort:
+            click.echo("Nothing was changed.", err=True)
+            raise click.exceptions.Exit(DECLINED) from None
 
     return consent
+
+
+def _show_plan(session: Session, plan: Plan) -> None:
+    with contextlib.suppress(OSError):  # nobody looks; the work is what counts
+        console = stderr_console()
+        console.print(f"{printable(str(session.target))}: this will be changed")
+        console.print(report.diff(plan.changes), end="")
+        if not plan.changes:
+            console.print("  no setting; only its power")
 
 
 def reach_goal(
@@ -133,6 +163,7 @@ def reach_goal(
     chosen = Chosen(**options)
     progress = Progress(quiet=quiet or output == "json")
     with opened(chosen, chosen.required_target(), progress) as session:
-        manner = engine.Manner(consenting(yes, session, progress), not no_restart, force_off, dry_run)
+        consent = consenting(session, progress, yes=yes, no_restart=no_restart)
+        manner = engine.Manner(consent, not no_restart, force_off, dry_run)
         result = engine.reach(session, goal, manner)
     return finish(result, output)

@@ -19,11 +19,13 @@ from nestvirt.report import SCHEMA_VERSION
 @click.command()
 @click.argument("run", required=False)
 @click.option("--list", "listing", is_flag=True, help="List all runs, newest first.")
+@click.option("--libvirt", "vm", metavar="NAME", help="Only the runs of this VM.")
 @with_options(change_options, [timeout_option], output_options)
 @reporting_errors
 def undo(
     run: str | None,
     listing: bool,
+    vm: str | None,
     dry_run: bool,
     yes: bool,
     no_restart: bool,
@@ -40,31 +42,43 @@ def undo(
     Examples:
       nestvirt undo --list
       nestvirt undo
+      nestvirt undo --libvirt web-01
       nestvirt undo 20260131-101500-1a2b3c --yes
     """
     journal = Journal(settings.state_path())
     if listing:
-        return _list(journal.runs(), output)
-    recorded = journal.find(run)
+        return _list(journal, output)
+    recorded = journal.find(run, vm)
     progress = Progress(quiet=quiet or output == "json")
-    with opened(Chosen(timeout=timeout), recorded.target, progress, recorded=recorded) as session:
-        manner = engine.Manner(consenting(yes, session, progress), not no_restart, force_off, dry_run)
+    chosen = Chosen(timeout=timeout, connect=recorded.endpoint.get("uri"))
+    with opened(chosen, recorded.target, progress, recorded=recorded) as session:
+        consent = consenting(session, progress, yes=yes, no_restart=no_restart)
+        manner = engine.Manner(consent, not no_restart, force_off, dry_run)
         report = engine.undo(session, recorded, manner)
     return finish(report, output)
 
 
-def _list(runs: list[Run], output: str) -> int:
+def _list(journal: Journal, output: str) -> int:
+    runs = [(run, _state(journal, run)) for run in journal.runs()]
     if output == "json":
         rows = [
-            {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": r.state}
-            for r in runs
+            {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": state}
+            for r, state in runs
         ]
         click.echo(json.dumps({"schema_version": SCHEMA_VERSION, "runs": rows}, indent=2, ensure_ascii=False))
         return 0
     from rich.table import Table
 
-    table = Table("run", "time", "command", "target", "state", box=None, pad_edge=False)
-    for r in runs:
-        table.add_row(r.id, r.time, r.command, printable(str(r.target), 60), r.state)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", min_width=22, no_wrap=True)  # never cut: it is what undo is told
+    for name in ("time", "command", "target", "state"):
+        table.add_column(name)
+    for r, state in runs:
+        table.add_row(r.id, r.time, r.command, printable(str(r.target), 60), state)
     stdout_console(width=None if sys.stdout.isatty() else 120).print(table if runs else "no runs yet")
     return 0
+
+
+def _state(journal: Journal, run: Run) -> str:
+    under_way = run.outcome is None and journal.under_way(run.target.backend, run.vm) is not None
+    return "under way" if under_way else run.state

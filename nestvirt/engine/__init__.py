@@ -6,13 +6,15 @@ a journal from which ``undo`` puts it back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from types import TracebackType
 
 from nestvirt.backends.base import Facts
-from nestvirt.engine.inside import CHECK_PATIENCE, depending, look_inside, verified
+from nestvirt.engine.inside import CHECK_PATIENCE, believed, believing, depending, look_inside, verified
 from nestvirt.engine.session import Manner, Session, Step, judged, read
 from nestvirt.engine.work import Work, carry_out
-from nestvirt.errors import Busy, ChangeRejected, Interrupted
+from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
 from nestvirt.journal import Run
 from nestvirt.model import Change, Finding, Goal, Layer, Plan, Power, Report, Status
 from nestvirt.plan import make_plan
@@ -36,7 +38,11 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
     probed = look_inside(session, facts, patience)
-    findings = (*_interrupted(session, facts), *judged(session, facts, goal), *probed.findings)
+    findings = (
+        *_interrupted(session, facts),
+        *believed(judged(session, facts, goal), probed),
+        *probed.findings,
+    )
     return Report(str(session.target), findings, proof=probed.proof, goal=goal)
 
 
@@ -51,9 +57,9 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         Interrupted: the user stopped the run, and everything was put back.
         Error: a step failed; everything was put back, or the cure says how to.
     """
-    with session.journal.lock(session.target.backend, session.vm):
+    with _locked(session, manner):
         facts = read(session)
-        findings = judged(session, facts, goal)
+        findings = believing(session, facts, judged(session, facts, goal), goal)
         if not goal.nested:
             findings += depending(session, facts)
         plan = make_plan(findings)
@@ -63,26 +69,22 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         owed = _owes_power(unfinished, facts)
-        if not plan.changes and not owed and not (plan.cold_boot and manner.restart):
+        cycle = owed or (manner.restart and facts.power is Power.RUNNING)
+        if manner.dry_run and not (plan.empty and not owed):
+            planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
+            return replace(planned, remains=_would(plan, facts, cycle, owed))
+        if not plan.changes and not owed and not (plan.cold_boot and cycle):
+            _settle(session, unfinished, manner)
             return verified(session, goal, remains=_pending(session, facts) if plan.cold_boot else ())
-        if manner.dry_run:
-            return _planned(session, findings, plan, facts, goal)
         manner.consent(plan)
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
-        cycle = manner.restart and power is Power.RUNNING
         carry_out(session, Work(record, plan.changes, cycle, manner.force_off, goal), facts)
-        if unfinished is not None:
-            session.journal.record(unfinished).end("applied")
-        remains = () if manner.restart else _pending(session, facts)
-        try:
-            return verified(session, goal, plan.changes, record.id, remains)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(
-                f"interrupted while verifying: {session.vm.name} has its change, and it is not proven",
-                cure=f"nestvirt check {session.spelling}; or put it back: nestvirt undo {record.id}",
-            ) from interrupt
+        with _InPlace(f"{session.vm.name} has its change, and it is not proven", record.id):
+            _settle(session, unfinished, manner)
+            remains = () if cycle else _pending(session, facts)
+            return verified(session, goal, plan.changes, record.id if plan.changes else None, remains)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
@@ -92,23 +94,75 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         ChangeRejected: a setting was changed by somebody else since; nothing was touched.
         Error: as ``reach``.
     """
-    with session.journal.lock(session.target.backend, session.vm):
+    with _locked(session, manner):
+        run = session.journal.find(run.id)  # as it is now that nobody else can write it
         facts = read(session)
         changes = _undoing(run, facts)
+        blockers = _against_undoing(session, run, facts) if changes else ()
+        if blockers:
+            return Report(str(session.target), blockers, run=run.id, goal=None, blockers=blockers)
         owed = _owes_power(run if run.outcome is None else None, facts)
-        plan = Plan(changes, owed, ())
+        # A change that the running VM has never received needs no power cycle to be taken back.
+        received = not make_plan(facts.judge(_goal_of(run))).cold_boot
+        cycle = owed or (manner.restart and received and bool(changes) and facts.power is Power.RUNNING)
         if manner.dry_run:
-            return _planned(session, (), plan, facts, None, run.id)
-        if not plan.empty:
-            manner.consent(plan)
+            remains = _would(Plan(changes, owed, ()), facts, cycle, owed)
+            return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+        if changes or owed:
+            manner.consent(Plan(changes, owed, ()))
             record = session.journal.record(run)
             record.undoing(facts.power)
-            cycle = manner.restart and (facts.power is Power.RUNNING or owed)
             carry_out(session, Work(record, changes, cycle, manner.force_off, None), facts)
-        session.journal.record(run).end("undone")
-        findings = _restored(run, read(session))
-        remains = _pending(session, facts) if changes and not manner.restart else ()
-        return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+        with _InPlace(f"run {run.id} is undone"):
+            session.journal.record(run).end("undone")
+            findings = _restored(run, read(session))
+            remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
+            return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+
+
+def _goal_of(run: Run) -> Goal:
+    return Goal(nested=run.command == "enable")
+
+
+def _against_undoing(session: Session, run: Run, facts: Facts) -> tuple[Finding, ...]:
+    """What would make undoing vain, such as a managed save, or harm VMs inside the guest."""
+    blockers = make_plan(facts.judge(Goal(nested=False))).blockers
+    return (*blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
+
+
+class _InPlace:
+    """What has been done stays done, whatever happens while it is looked at; and the user is told so.
+
+    Args:
+        message: what is in place.
+        run: the run that could be undone; None where that is no question.
+    """
+
+    def __init__(self, message: str, run: str | None = None) -> None:
+        self._message = message
+        self._cure = f"to put it back: nestvirt undo {run}" if run else ""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(failure, KeyboardInterrupt):
+            raise Interrupted(f"interrupted, but {self._message}", cure=self._cure) from failure
+        if isinstance(failure, Error):
+            failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
+
+
+def _settle(session: Session, unfinished: Run | None, manner: Manner) -> None:
+    """An earlier run that died is completed by this one, and owes nothing any more."""
+    if unfinished is not None and not manner.dry_run:
+        session.journal.record(unfinished).end("applied")
+
+
+def _locked(session: Session, manner: Manner) -> AbstractContextManager[None]:
+    """The VM's lock; a dry run needs none, and leaves no trace."""
+    return nullcontext() if manner.dry_run else session.journal.lock(session.target.backend, session.vm)
 
 
 def _owes_power(run: Run | None, facts: Facts) -> bool:
@@ -158,31 +212,29 @@ def _pending(session: Session, facts: Facts) -> tuple[str, ...]:
     )
 
 
-def _planned(
-    session: Session,
-    findings: Sequence[Finding],
-    plan: Plan,
-    facts: Facts,
-    goal: Goal | None,
-    run: str | None = None,
-) -> Report:
-    """The report of a dry run."""
-    what = "; ".join(f"write {change.setting}" for change in plan.changes) or "change no setting"
-    cycle = " and power-cycle the VM" if facts.power is Power.RUNNING else ""
-    remains = (f"dry run, nothing was touched; it would {what}{cycle}",)
-    return Report(str(session.target), tuple(findings), plan.changes, None, run, remains, goal, planned=True)
+def _would(plan: Plan, facts: Facts, cycle: bool, owed: bool) -> tuple[str, ...]:
+    """What a dry run says it would do."""
+    steps = [f"write {change.setting}" for change in plan.changes] or ["change no setting"]
+    if owed:
+        steps.append("start the VM, which an interrupted run has left off")
+    elif facts.power is Power.RUNNING:
+        steps.append("power-cycle the VM" if cycle else "leave the running VM as it is")
+    return (f"dry run, nothing was touched; it would {' and '.join(steps)}",)
 
 
 def _interrupted(session: Session, facts: Facts) -> tuple[Finding, ...]:
-    """An earlier run that died, unless it is another one under way at this moment."""
+    """An earlier run that died, or another one that is under way at this moment. Reads only."""
+    check, layer = "vm-run-interrupted", Layer.VM
     try:
-        with session.journal.lock(session.target.backend, session.vm):
-            run = session.journal.unfinished(session.target.backend, session.vm)
-    except Busy as error:
-        return (Finding("vm-run-interrupted", Layer.VM, Status.SKIP, f"{error.message}: {error.evidence}"),)
+        pid = session.journal.under_way(session.target.backend, session.vm)
+        run = session.journal.unfinished(session.target.backend, session.vm)
+    except JournalError as error:
+        return (Finding(check, layer, Status.WARN, f"{error.message}: {error.evidence}", error.cure),)
+    if pid is not None:
+        evidence = f"another run is working on {session.vm.name} at this moment: process {pid}"
+        return (Finding(check, layer, Status.WARN, evidence, "check again when it has ended"),)
     if run is None:
         return ()
     left = ", and it has left the VM off" if _owes_power(run, facts) else ""
-    cure = f"nestvirt undo {run.id}; or complete it: nestvirt {run.command} {session.spelling}"
-    evidence = f"run {run.id} ({run.command}) died in its middle{left}"
-    return (Finding("vm-run-interrupted", Layer.VM, Status.WARN, evidence, cure),)
+    evidence = f"run {run.id} ({run.command}) did not end{left}"
+    return (Finding(check, layer, Status.WARN, evidence, f"nestvirt undo {run.id}"),)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nestvirt.backends.base import Facts
 from nestvirt.engine.session import Session, Step, judged, read
 from nestvirt.errors import GuestUnreachable
@@ -16,10 +18,9 @@ def look_inside(session: Session, facts: Facts, patience: float) -> verify.Probe
     """Run the probe in the guest; where nobody can get in, say why and prove nothing."""
     name = session.vm.name
     if facts.power is not Power.RUNNING:
-        return verify.not_reached(
-            f"{name} is {facts.power}, so no code can run in it",
-            f"start {name}, then run nestvirt check again",
-        )
+        do = "resume" if facts.power is Power.SUSPENDED else "start"
+        why = f"{name} is {facts.power}, so no code can run in it"
+        return verify.not_reached(why, f"{do} it, and then: nestvirt check {session.spelling}")
     channel = session.ssh or session.backend.channel(session.vm)
     if channel is None:
         return verify.not_reached(
@@ -33,6 +34,34 @@ def look_inside(session: Session, facts: Facts, patience: float) -> verify.Probe
         return verify.not_reached(f"{error.message}: {error.evidence}", error.cure)
     session.tell(Step.PROBE, f"{name} by {channel.name}")
     return verify.probe_guest(channel, timeout=session.timeout, load_modules=session.load_modules)
+
+
+def believed(findings: list[Finding], probed: verify.Probed) -> list[Finding]:
+    """What ran is believed over what a definition says: beside a proof, that is but a warning."""
+    if not _proven(probed):
+        return findings
+    return [
+        replace(
+            f, status=Status.WARN, evidence=f"{f.evidence}; it works all the same, until it is power-cycled"
+        )
+        if f.status is Status.FAIL and isinstance(f.fix, Change)
+        else f
+        for f in findings
+    ]
+
+
+def believing(session: Session, facts: Facts, findings: list[Finding], goal: Goal) -> list[Finding]:
+    """Before a change that may not be needed (a warning with a fix), look whether nesting works already."""
+    uncertain = [f for f in findings if f.status is Status.WARN and isinstance(f.fix, Change)]
+    if not uncertain or not goal.nested or goal.cpu is not None or facts.power is not Power.RUNNING:
+        return findings
+    if not _proven(look_inside(session, facts, min(session.timeout, CHECK_PATIENCE))):
+        return findings
+    return [replace(f, fix=None, cure="none: guest code runs") if f in uncertain else f for f in findings]
+
+
+def _proven(probed: verify.Probed) -> bool:
+    return probed.proof.verdict == "works"
 
 
 def verified(

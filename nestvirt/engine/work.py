@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from nestvirt.backends.base import Facts
 from nestvirt.engine.session import Session, Step
@@ -28,6 +29,12 @@ class Work:
     goal: Goal | None  # None: an undo, whose read-back must equal the former value
     begun: list[Change] = field(default_factory=list)
     asked_to_stop: bool = False
+    stopped: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """What putting back has come to, for people."""
+        return "everything was put back as it was" if self.begun else "no setting was changed"
 
 
 def carry_out(session: Session, work: Work, facts: Facts) -> None:
@@ -37,8 +44,7 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         Interrupted: Ctrl-C; everything was put back.
         Error: a step failed; everything was put back, or the cure says how to.
     """
-    backend, vm = session.backend, session.vm
-    try:
+    with _PuttingBack(session, work):
         if work.cycle and facts.power is Power.RUNNING:
             _stop(session, work)
         for change in work.changes:
@@ -46,19 +52,38 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         if work.goal is not None:
             _read_back(session, work.goal)
         if work.cycle:
-            session.tell(Step.START, vm.name)
-            backend.start(vm, timeout=session.timeout)
+            session.tell(Step.START, session.vm.name)
+            session.backend.start(session.vm, timeout=session.timeout)
         if work.goal is not None:
             work.record.end("applied")
-    except (Error, KeyboardInterrupt) as failure:
-        _put_back(session, work, failure)
+
+
+class _PuttingBack:
+    """Puts everything back, whatever ends the work: an error, Ctrl-C, or a fault of our own."""
+
+    def __init__(self, session: Session, work: Work) -> None:
+        self._session = session
+        self._work = work
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if failure is None:
+            return
+        settled = _put_back(self._session, self._work, failure)
+        outcome = self._work.outcome
+        if not settled:
+            outcome += (
+                f", but {self._session.vm.name} may still shut down, as it was asked to; "
+                f"nestvirt undo {self._work.record.id} starts it again"
+            )
         if isinstance(failure, KeyboardInterrupt):
-            raise Interrupted(
-                "interrupted: everything was put back", cure="run it again at any time"
-            ) from failure
-        outcome = "everything was put back as it was" if work.begun else "no setting was changed"
-        failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
-        raise
+            raise Interrupted(f"interrupted: {outcome}", cure="run it again at any time") from failure
+        if isinstance(failure, Error):
+            failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
 
 
 def _stop(session: Session, work: Work) -> None:
@@ -71,6 +96,7 @@ def _stop(session: Session, work: Work) -> None:
             raise
         session.tell(Step.POWER_OFF, session.vm.name)
         session.backend.power_off(session.vm)
+    work.stopped = True
 
 
 def _apply(session: Session, work: Work, change: Change) -> None:
@@ -106,30 +132,41 @@ def _read_back(session: Session, goal: Goal) -> None:
         )
 
 
-def _put_back(session: Session, work: Work, failure: BaseException) -> None:
-    """Undo in reverse, and give the VM its power state back. Raises what explains best if that fails too."""
-    session.tell(Step.PUT_BACK, session.vm.name)
+def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
+    """Undo in reverse, and give the VM its power state back. Raises what explains best if that fails too.
+
+    Returns:
+        False where the guest was asked to shut down and still runs: it may go off when nobody looks. The
+        record is then left open, and with it the debt of starting the VM again.
+    """
+    backend, vm = session.backend, session.vm
     try:
-        running = session.backend.read(session.vm).power is Power.RUNNING
+        session.tell(Step.PUT_BACK, vm.name)
+        going_down = work.asked_to_stop and not work.stopped
+        running = backend.read(vm).power is Power.RUNNING
         if running and work.begun and work.cycle:
-            session.backend.power_off(session.vm)  # it was started with the change a moment ago
-        elif running and work.asked_to_stop and isinstance(failure, KeyboardInterrupt):
+            backend.power_off(vm)  # it was started with the change a moment ago
+        elif running and going_down and isinstance(failure, KeyboardInterrupt):
             with contextlib.suppress(PowerError):  # it goes down all the same: start it again only then
-                session.backend.stop(session.vm, timeout=min(SETTLE, session.timeout))
+                backend.stop(vm, timeout=min(SETTLE, session.timeout))
         for change in reversed(work.begun):
-            current = session.backend.read(session.vm).value(change.setting)
+            current = backend.read(vm).value(change.setting)
             if current != change.before:
-                session.backend.apply(session.vm, Change(change.setting, current, change.before))
-        if work.cycle and session.backend.read(session.vm).power is Power.STOPPED:
-            session.backend.start(session.vm, timeout=session.timeout)
+                backend.apply(vm, Change(change.setting, current, change.before))
+        if work.cycle and backend.read(vm).power is Power.STOPPED:
+            backend.start(vm, timeout=session.timeout)
+        elif going_down:
+            return False
         work.record.end("put-back" if work.goal is not None else "applied")
+        return True
     except (Error, KeyboardInterrupt) as second:
-        first, then = (
-            (e.message, e.evidence) if isinstance(e, Error) else ("interrupted", "Ctrl-C")
+        (first, why), (then, also) = (
+            (e.message, e.evidence) if isinstance(e, Error) else ("interrupted", type(e).__name__)
             for e in (failure, second)
         )
-        raise Error(
-            f"{first[0]}; and it could not be put back: {then[0]}",
-            evidence=f"{first[1]}; {then[1]}",
-            cure=f"when the hypervisor answers again: nestvirt undo {work.record.id}",
+        kind = Interrupted if isinstance(second, KeyboardInterrupt) else Error
+        raise kind(
+            f"{first}; and it is not put back: {then}",
+            evidence=f"{why}; {also}",
+            cure=f"put it back as soon as you can: nestvirt undo {work.record.id}",
         ) from second

@@ -140,6 +140,26 @@ class Conformance:
         assert "somebody else" in caught.value.message
         assert rig.see(name) == foreign
 
+    def test_undoing_what_the_running_vm_never_received_needs_no_power_cycle(
+        self, rig: Rig, journal: Journal
+    ) -> None:
+        name = rig.make()
+        before = rig.see(name)
+        run = engine.reach(self.session(rig, journal, name), ON, Manner(consent=agree, restart=False)).run
+        result = engine.undo(self.session(rig, journal, name), journal.find(run), MANNER)
+        assert (result.conclusion, result.remains) == (Status.PASS, ())
+        assert rig.see(name) == before
+
+    def test_suspended_vm_blocks_undo_too(self, rig: Rig, journal: Journal) -> None:
+        name = rig.make()
+        run = engine.reach(self.session(rig, journal, name), ON, MANNER).run
+        rig.suspend(name)
+        before = rig.see(name)
+        result = engine.undo(self.session(rig, journal, name), journal.find(run), MANNER)
+        assert [f.check for f in result.blockers] == ["vm-suspended"]
+        assert rig.see(name) == before
+        assert journal.find(None).id == run
+
     def test_disable_takes_nesting_away_and_the_guest_agrees(self, rig: Rig, journal: Journal) -> None:
         name = rig.make(nested=True)
         before = rig.see(name)
@@ -149,12 +169,16 @@ class Conformance:
         assert not rig.see(name).nested
         assert rig.see(name).others == before.others
 
-    def test_dry_run_and_declining_touch_nothing(self, rig: Rig, journal: Journal) -> None:
+    def test_check_dry_run_and_declining_leave_no_trace(
+        self, rig: Rig, journal: Journal, tmp_path: Path
+    ) -> None:
         name = rig.make()
         before = rig.see(name)
+        engine.check(self.session(rig, journal, name), ON)
         result = engine.reach(self.session(rig, journal, name), ON, Manner(consent=agree, dry_run=True))
         assert len(result.changes) == 1
         assert rig.see(name) == before
+        assert not (tmp_path / "state").exists()
 
         def decline(_plan: Plan) -> None:
             raise KeyboardInterrupt
@@ -312,9 +336,11 @@ class Conformance:
         [warning] = [f for f in checked.findings if f.check == "vm-run-interrupted"]
         assert runs[0].id in warning.cure
         assert ("left the VM off" in warning.evidence) is not rig.see(name).running
-        engine.undo(self.session(rig, journal, name), runs[0], MANNER)
+        engine.undo(self.session(rig, journal, name), journal.find(None), MANNER)
         assert rig.see(name).stored == before.stored
         assert rig.see(name).running
+        with pytest.raises(Error, match="no run to undo"):
+            journal.find(None)
 
     @pytest.mark.parametrize("step", [Step.APPLY, Step.START], ids=lambda s: s.name.lower())
     def test_after_a_kill_a_second_run_completes_and_owes_nothing(

@@ -32,7 +32,7 @@ class Shell:
             **os.environ,
             "LIBVIRT_DEFAULT_URI": rig.lab.uri,
             "NESTVIRT_STATE_DIR": str(state),
-            "NESTVIRT_CONFIG": str(state / "none.toml"),
+            "NESTVIRT_CONFIG": os.devnull,
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -134,7 +134,7 @@ def test_declining_at_the_terminal_touches_nothing(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("quirk", ["", "deaf"], ids=["goes down all the same", "deaf"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_signal_while_it_waits_puts_everything_back(shell: Shell, number: signal.Signals, quirk: str) -> None:
     name = shell.rig.make(quirk=quirk)
     before = shell.rig.see(name)
@@ -143,8 +143,23 @@ def test_signal_while_it_waits_puts_everything_back(shell: Shell, number: signal
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "put back" in err
+    assert "no setting was changed" in err
+    assert ("may still shut down" in err) is (quirk == "deaf")
     assert same_configuration(shell.rig.see(name), before)
+
+
+def test_reader_that_leaves_does_not_stop_the_work(shell: Shell) -> None:
+    """As with ``nestvirt enable … 2>&1 | head -5``."""
+    name = shell.rig.make()
+    process = shell.start("enable", "--libvirt", name, "--yes")
+    shell.until_it_says(process, "stopping")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    report = process.stdout.read()
+    assert process.wait(120) == 0
+    assert "ran guest code" in report
+    assert shell.rig.see(name).running
 
 
 def test_kill_then_undo_restores(shell: Shell) -> None:

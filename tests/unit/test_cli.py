@@ -31,6 +31,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI", "NESTVIRT_DEBUG"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NESTVIRT_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").touch()
     monkeypatch.setenv("NESTVIRT_STATE_DIR", str(tmp_path / "state"))
     return tmp_path / "state"
 
@@ -167,7 +168,7 @@ def test_no_answer_exits_with_3_and_says_what_was_seen_and_what_to_do(state: Pat
         (["enable", "--libvirt", "nope", "--connect", MEMORY], "TargetError", 2),
         (["check", "--libvirt", "web-01", "--profile", "lab"], "SettingsError", 2),
         (["undo"], "JournalError", 1),
-        (["undo", "20260131-101500-1a2b3c"], "JournalError", 1),
+        (["undo", "20260131-101500-1a2b3c"], "TargetError", 2),
     ],
 )
 def test_an_error_is_json_too(state: Path, args: list[str], kind: str, code: int) -> None:
@@ -312,7 +313,7 @@ def test_declining_at_a_terminal_changes_nothing(vm: list[str], answer: bytes) -
         os.close(terminal)
         os.close(master)
     assert (done.returncode, done.stdout) == (130, "")
-    assert "before anything was changed" in done.stderr
+    assert "Nothing was changed" in done.stderr
     assert recorded() == []
 
 
@@ -345,8 +346,9 @@ def test_a_guest_that_does_not_shut_down_is_left_as_it_was(vm: list[str]) -> Non
     answer = json.loads(done.stdout)
     VALIDATOR.validate(answer)
     assert (answer["error"]["kind"], done.returncode) == ("PowerError", 1)
-    assert "no setting was changed" in answer["error"]["cure"]
-    assert recorded() == ["put-back"]
+    assert "no setting was changed, but" in answer["error"]["cure"]
+    assert "may still shut down" in answer["error"]["cure"]
+    assert recorded() == ["interrupted"]  # until somebody has seen whether it has gone off after all
 
 
 # --- this machine

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nestvirt.errors import Busy, JournalError
+from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.journal import Journal, Record, Run
 from nestvirt.model import Change, Power, Target, Vm
 
@@ -70,7 +70,7 @@ def test_a_run_is_read_back_as_it_was_written(journal: Journal) -> None:
 @pytest.mark.parametrize(
     ("write", "undoable", "state", "power"),
     [
-        pytest.param(lambda r: None, False, "interrupted", "running", id="died before the first change"),
+        pytest.param(lambda r: None, True, "interrupted", "running", id="died before the first change"),
         pytest.param(lambda r: r.intend(CPU), True, "interrupted", "running", id="died in the middle"),
         pytest.param(lambda r: (r.intend(CPU), r.end("applied")), True, "applied", "running", id="applied"),
         pytest.param(
@@ -222,7 +222,7 @@ def test_find(journal: Journal) -> None:
     oldest.end("undone")
     with pytest.raises(JournalError, match="no run to undo"):
         journal.find(None)
-    with pytest.raises(JournalError, match="no run 'x'") as caught:
+    with pytest.raises(TargetError, match="no run 'x'") as caught:
         journal.find("x")
     assert newer.id in caught.value.evidence
 

@@ -116,7 +116,7 @@ def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
     assert text.startswith(f"libvirt:web-01: {result.conclusion.upper()}")
     for found in result.findings:
         assert found.check in text
-        assert (found.evidence in text) is (found.status is not Status.SKIP)
+        assert found.evidence in text
     assert text.count("mend it") == sum(found.ill for found in result.findings)
     assert all(line in text for line in result.remains)
 
@@ -133,7 +133,7 @@ def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
         ("disabled", "nesting is gone"),
         ("undone", f"run {RUN} is undone"),
         ("a setting that was not there", "(not set)"),
-        ("skips", "SKIP    guest-device, guest-vhost"),
+        ("skips", "SKIP    guest-device            guest-device was seen"),
         ("skips", "ran guest code on this machine"),
     ],
 )

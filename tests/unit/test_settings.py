@@ -21,6 +21,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
     monkeypatch.setenv("NESTVIRT_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").touch()
     return tmp_path / "config.toml"
 
 
@@ -91,6 +92,7 @@ def test_what_cannot_be_used(config: Path, file: str | bytes | None, profile: st
 
 
 def test_a_folder_in_the_files_place_cannot_be_read(config: Path) -> None:
+    config.unlink()
     config.mkdir()
     with pytest.raises(SettingsError, match="cannot be read"):
         resolved()
