@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text n
 
 SCHEMA_VERSION = 1
 FEW = 3
+CHECK_WIDTH, NARROW = 23, 30
 EXIT_CODES = {Status.PASS: 0, Status.FAIL: 1, Status.UNKNOWN: 3}
 
 _STYLES = {
@@ -78,8 +80,12 @@ def _finding(finding: Finding) -> dict[str, object]:
     }
 
 
-def to_text(report: Report) -> Text:
-    """The report for a terminal: the verdict, the chain, what was changed, and what remains."""
+def to_text(report: Report, width: int | None = None) -> Text:
+    """The report for people: the verdict, the chain, what was changed, and what remains.
+
+    Args:
+        width: columns of the terminal, to which long evidence is wrapped; None for one line each.
+    """
     from rich.text import Text
 
     text = Text()
@@ -92,10 +98,10 @@ def to_text(report: Report) -> Text:
         of_layer = [f for f in report.findings if f.layer is layer]
         for finding in of_layer:
             if finding.status is not Status.SKIP:
-                _append_finding(text, finding)
+                _append_finding(text, finding, width)
         skipped = [f for f in of_layer if f.status is Status.SKIP]
         for finding in skipped if len(skipped) <= FEW else []:
-            _append_finding(text, finding)
+            _append_finding(text, finding, width)
         if len(skipped) > FEW:
             names = ", ".join(f.check for f in skipped[:FEW])
             more = f"and {len(skipped) - FEW} more that could not be asked (-o json says why)"
@@ -142,11 +148,22 @@ def _figures(numbers: dict[str, float]) -> str:
     return f": {', '.join(figures)}" if figures else ""
 
 
-def _append_finding(text: Text, finding: Finding) -> None:
+def _append_finding(text: Text, finding: Finding, width: int | None) -> None:
     text.append(f"  {finding.status.upper():<8}", style=_STYLES[finding.status])
-    text.append(f"{finding.check:<23} {printable(finding.evidence)}\n")
+    text.append(f"{finding.check:<{CHECK_WIDTH}} {_wrapped(finding.evidence, width)}\n")
     if finding.cure and finding.ill:
-        text.append(f"{'':10}{'do this:':<23} {printable(finding.cure)}\n", style="cyan")
+        text.append(f"{'':10}{'do this:':<{CHECK_WIDTH}} {_wrapped(finding.cure, width)}\n", style="cyan")
+
+
+def _wrapped(line: str, width: int | None) -> str:
+    """Foreign text on lines of its own column; unbroken where that column would be too narrow to read."""
+    indent = 10 + CHECK_WIDTH + 1
+    if width is None or width - indent < NARROW:
+        return printable(line)
+    # A command is to be copied: it is broken between words only.
+    return textwrap.fill(
+        printable(line), width - indent, break_long_words=False, break_on_hyphens=False
+    ).replace("\n", "\n" + " " * indent)
 
 
 def diff(changes: Sequence[Change]) -> Text:

@@ -27,7 +27,9 @@ def finish(result: Report, output: str) -> int:
     if output == "json":
         click.echo(report.to_json(result))
     else:
-        stdout_console().print(report.to_text(result), soft_wrap=not sys.stdout.isatty())
+        console = stdout_console()
+        width = console.width if sys.stdout.isatty() else None
+        console.print(report.to_text(result, width), soft_wrap=width is None)
     return report.exit_code(result)
 
 
