@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.rig import Seen
-from tests.lab import LabError, need
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.libvirt_rig import LibvirtRig
 
@@ -61,20 +60,9 @@ class Shell:
         pytest.fail(f"it ended without saying {words!r}")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[LibvirtLab]:
-    try:
-        lab = LibvirtLab()
-    except (LabError, OSError) as error:
-        need(error, "the lab's libvirtd cannot be brought up")
-        raise
-    with lab:
-        yield lab
-
-
 @pytest.fixture
-def shell(lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
-    rig = LibvirtRig(lab)
+def shell(libvirt_lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
+    rig = LibvirtRig(libvirt_lab)
     yield Shell(rig, tmp_path / "state")
     rig.remove_all()
 

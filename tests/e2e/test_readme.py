@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.lab import LabError, need
 from tests.lab.libvirtd import LibvirtLab
 
 README = Path(__file__).parents[2] / "README.md"
@@ -44,16 +43,11 @@ def without_figures(text: str) -> str:
     return FIGURE.sub("N", text)
 
 
-def test_commands_print_what_the_readme_shows(tmp_path: Path) -> None:
+def test_commands_print_what_the_readme_shows(libvirt_lab: LibvirtLab, tmp_path: Path) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
     assert len(shown) >= 4
-    try:
-        lab = LibvirtLab()
-    except (LabError, OSError) as error:
-        need(error, "the lab's libvirtd cannot be brought up")
-        raise
-    with lab:
-        printed = outputs(lab, tmp_path)
+    printed = outputs(libvirt_lab, tmp_path)
+    libvirt_lab.remove(VM)
     assert [without_figures(text) for text in printed] == [without_figures(text) for text in shown]
 
 

@@ -1,4 +1,4 @@
-"""Peers that are brought up once for all contract tests."""
+"""Peers that are brought up once for all tests that ask for them."""
 
 from __future__ import annotations
 
