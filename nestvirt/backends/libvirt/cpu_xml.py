@@ -60,9 +60,9 @@ class Cpu:
     def states(self, feature: str) -> bool | None:
         """What the element itself says of a feature: True, False, or None where it leaves it open."""
         policy = self.policy(feature)
-        if policy is not None:
-            return _HAS.get(policy)
-        return True if self.mode in ("host-passthrough", "maximum") else None
+        if policy in _HAS:
+            return _HAS[policy]
+        return True if self.mode in ("host-passthrough", "maximum") else None  # also with policy optional
 
 
 def split(domain: str) -> tuple[str, str | None, str]:

@@ -19,6 +19,7 @@ def domain(
     arch: str = "x86_64",
     agent: str | None = "connected",
     name: str = "web-01",
+    on_poweroff: str = "destroy",
 ) -> str:
     """A domain as libvirt prints it.
 
@@ -40,7 +41,7 @@ def domain(
     <boot dev='hd'/>
   </os>{f"{chr(10)}  {cpu}" if cpu else ""}
   <clock offset='utc'/>
-  <on_poweroff>destroy</on_poweroff>
+  <on_poweroff>{on_poweroff}</on_poweroff>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>{channel}
     <memballoon model='none'/>

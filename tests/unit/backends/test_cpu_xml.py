@@ -164,6 +164,9 @@ def test_same_but_cpu(other: str, same: bool) -> None:
         pytest.param(mode("host-model"), None, None, False, id="host-model leaves it open"),
         pytest.param(mode("host-passthrough"), True, True, False, id="host-passthrough"),
         pytest.param(mode("maximum"), True, True, False, id="maximum"),
+        pytest.param(
+            mode("host-passthrough", svm="optional"), True, True, False, id="passed, and optional at that"
+        ),
         pytest.param(mode("host-passthrough", vmx="disable"), False, True, False, id="passed, but disabled"),
         pytest.param(
             f"<cpu mode='host-model'>{features(vmx='require')}{features(vmx='disable')}</cpu>",

@@ -7,23 +7,27 @@ from dataclasses import dataclass, replace
 import pytest
 
 from nestvirt.backends.libvirt import cpu_xml
-from nestvirt.backends.libvirt.facts import CHECKS, DomainFacts, HostFacts, agent_state
-from nestvirt.model import Change, ColdBoot, Goal, Power, Status
+from nestvirt.backends.libvirt.domain import HostModel
+from nestvirt.backends.libvirt.facts import CHECKS, DomainFacts
+from nestvirt.model import Goal, Power, Status
 from nestvirt.plan import make_plan
-from tests.unit.backends.domains import NUMA, TOPOLOGY, custom, domain, features, mode
-
-MODELS = {
-    "EPYC": "AMD",
-    "EPYC-Rome": "AMD",
-    "Dhyana": "Hygon",
-    "Skylake-Client": "Intel",
-    "Nehalem": "Intel",
-    "qemu64": "unknown",
-}
-INTEL = HostFacts("Intel", True, "Y", "/sys/module/kvm_intel/parameters/nested", {"vmx": "require"}, MODELS)
-AMD = HostFacts("AMD", True, "1", "/sys/module/kvm_amd/parameters/nested", {"svm": "require"}, MODELS)
-REMOTE = replace(AMD, nested=None, nested_source="")
-TCG = HostFacts("Intel", False, None, "", {}, MODELS)
+from tests.unit.backends.domains import NUMA, TOPOLOGY, custom, domain, mode
+from tests.unit.backends.situations import (
+    AMD,
+    BOTH,
+    DISABLED,
+    IMPLIED,
+    INTEL,
+    LACKING,
+    LIVE_WITH,
+    LIVE_WITHOUT,
+    PASSED,
+    REMOTE,
+    UNTOLD,
+    emulated,
+    running,
+    stopped,
+)
 
 KVM_GOOD = {
     "host-kvm": "pass",
@@ -35,13 +39,8 @@ KVM_GOOD = {
 TCG_GOOD = {"vm-type": "warn", "vm-cpu": "pass", "vm-agent": "pass"}
 WITHDRAWN = {"vm-type": "pass", "vm-cpu": "pass", "vm-agent": "pass"}
 ILL = {"vm-cpu": "fail"}
+UNSURE = {"vm-cpu": "warn"}
 NOT_ON_HOST = {"host-nested": "fail"}
-
-PASSED = mode("host-passthrough", check="none")
-# What a running domain shows of it, as libvirt 9 prints it: expanded, and check='full'.
-LIVE_WITH = custom("EPYC-Rome", check="full", svm="require", x2apic="require", hypervisor="require")
-LIVE_WITHOUT = custom("EPYC-Rome", check="full", svm="disable", x2apic="require", hypervisor="require")
-
 
 ON, OFF = Goal(), Goal(nested=False)
 
@@ -63,35 +62,28 @@ class Row:
     goal: Goal = ON
 
 
-def stopped(cpu: str = PASSED, host: HostFacts = AMD, **domain_fields: str) -> DomainFacts:
-    """A VM that is switched off."""
-    return DomainFacts("web-01", Power.STOPPED, domain(cpu, **domain_fields), None, host, False, ())
-
-
-def running(cpu: str, live: str, host: HostFacts = AMD, **domain_fields: str) -> DomainFacts:
-    """A running VM: what its definition says, and what it runs with."""
-    facts = stopped(cpu, host, **domain_fields)
-    return replace(facts, power=Power.RUNNING, live=domain(live, **domain_fields))
-
-
-def emulated(cpu: str) -> DomainFacts:
-    """A VM of QEMU's emulation."""
-    return stopped(cpu, TCG, kind="qemu")
-
-
-BOTH = f"<cpu mode='host-model'>{features(svm='require')}{features(svm='require')}\n  </cpu>"
-
 ROWS = {
     # Under KVM, by the definition alone
     "host-passthrough": Row(stopped(PASSED), KVM_GOOD),
     "host-passthrough on Intel": Row(stopped(PASSED, INTEL), KVM_GOOD),
     "maximum": Row(stopped(mode("maximum")), KVM_GOOD),
     "no cpu element": Row(stopped(""), KVM_GOOD | ILL, changes=1),
-    "a model without the flag": Row(stopped(custom("EPYC", check="partial")), KVM_GOOD | ILL, changes=1),
+    "a model that libvirt does not expand": Row(stopped(custom("EPYC")), KVM_GOOD | UNSURE, changes=1),
     "a model, flag required": Row(stopped(custom("EPYC", svm="require")), KVM_GOOD),
-    "a model, flag optional": Row(stopped(custom("EPYC", svm="optional")), KVM_GOOD | ILL, changes=1),
-    "a model that has the flag": Row(
-        replace(stopped(custom("EPYC")), model_features=frozenset({"svm", "npt"})), KVM_GOOD
+    "a model, flag optional": Row(stopped(custom("EPYC", svm="optional")), KVM_GOOD),
+    "a model, flag optional, and the host has none": Row(
+        stopped(custom("EPYC", svm="optional"), replace(AMD, host_model=LACKING)), KVM_GOOD | ILL, changes=1
+    ),
+    "a model, flag optional, and the host is not told": Row(
+        stopped(custom("EPYC", svm="optional"), replace(AMD, host_model=HostModel())),
+        KVM_GOOD | UNSURE,
+        changes=1,
+    ),
+    "passed through, flag optional": Row(stopped(mode("host-passthrough", svm="optional")), KVM_GOOD),
+    "a model that implies the flag": Row(
+        replace(stopped(custom("EPYC")), model_features=frozenset({"svm", "npt"})),
+        KVM_GOOD | UNSURE,
+        changes=1,
     ),
     "a model that lacks the flag": Row(
         replace(stopped(custom("qemu64")), model_features=frozenset({"npt"})), KVM_GOOD | ILL, changes=1
@@ -99,7 +91,7 @@ ROWS = {
     "svm disabled": Row(stopped(custom("EPYC", svm="disable")), KVM_GOOD | ILL, changes=1),
     "vmx disabled": Row(stopped(mode("host-passthrough", vmx="disable"), INTEL), KVM_GOOD | ILL, changes=1),
     "flag of the other vendor only": Row(
-        stopped(custom("EPYC", vmx="require")), KVM_GOOD | ILL | {"vm-cpu-feature": "fail"}, changes=1
+        stopped(custom("EPYC", vmx="require")), KVM_GOOD | UNSURE | {"vm-cpu-feature": "fail"}, changes=1
     ),
     "flags of both vendors": Row(
         stopped(custom("EPYC", svm="require", vmx="require")),
@@ -111,18 +103,27 @@ ROWS = {
     ),
     "flag doubled": Row(stopped(BOTH), KVM_GOOD | {"vm-cpu-feature": "fail"}, changes=1),
     "topology and NUMA": Row(
-        stopped(f"<cpu mode='custom'><model>EPYC</model>{TOPOLOGY}{NUMA}</cpu>"), KVM_GOOD | ILL, changes=1
+        stopped(f"<cpu mode='custom'><model>EPYC</model>{TOPOLOGY}{NUMA}</cpu>"), KVM_GOOD | UNSURE, changes=1
     ),
     # host-model is what libvirt makes of it
     "host-model shows it": Row(stopped(mode("host-model")), KVM_GOOD),
     "host-model hides it": Row(
-        stopped(mode("host-model"), replace(AMD, host_model={"svm": "disable"})), KVM_GOOD | ILL, changes=1
+        stopped(mode("host-model"), replace(AMD, host_model=DISABLED)), KVM_GOOD | ILL, changes=1
     ),
     "host-model does not mention it": Row(
-        stopped(mode("host-model"), replace(AMD, host_model={"npt": "require"})), KVM_GOOD | ILL, changes=1
+        stopped(mode("host-model"), replace(AMD, host_model=UNTOLD)), KVM_GOOD | UNSURE, changes=1
+    ),
+    "host-model implies it": Row(
+        stopped(mode("host-model"), replace(AMD, host_model=IMPLIED)), KVM_GOOD | UNSURE, changes=1
+    ),
+    "host-model implies it, and it is asked for": Row(
+        stopped(mode("host-model", svm="require"), replace(AMD, host_model=IMPLIED)), KVM_GOOD
+    ),
+    "host-model lacks it": Row(
+        stopped(mode("host-model"), replace(AMD, host_model=LACKING)), KVM_GOOD | ILL, changes=1
     ),
     "host-model is not told": Row(
-        stopped(mode("host-model"), replace(AMD, host_model=None)), KVM_GOOD | ILL, changes=1
+        stopped(mode("host-model"), replace(AMD, host_model=HostModel())), KVM_GOOD | UNSURE, changes=1
     ),
     # The host
     "nested=0": Row(
@@ -139,12 +140,21 @@ ROWS = {
     ),
     "remote, host-model has it": Row(stopped(PASSED, REMOTE), KVM_GOOD),
     "remote, host-model disables it": Row(
-        stopped(PASSED, replace(REMOTE, host_model={"svm": "disable"})),
+        stopped(PASSED, replace(REMOTE, host_model=DISABLED)),
         KVM_GOOD | NOT_ON_HOST,
         blockers=("host-nested",),
     ),
+    "remote, host-model implies it": Row(stopped(PASSED, replace(REMOTE, host_model=IMPLIED)), KVM_GOOD),
+    "remote, host-model lacks it": Row(
+        stopped(PASSED, replace(REMOTE, host_model=LACKING)),
+        KVM_GOOD | NOT_ON_HOST,
+        blockers=("host-nested",),
+    ),
+    "remote, host-model does not mention it": Row(
+        stopped(PASSED, replace(REMOTE, host_model=UNTOLD)), KVM_GOOD | {"host-nested": "unknown"}
+    ),
     "remote, nothing is told": Row(
-        stopped(PASSED, replace(REMOTE, host_model=None)), KVM_GOOD | {"host-nested": "unknown"}
+        stopped(PASSED, replace(REMOTE, host_model=HostModel())), KVM_GOOD | {"host-nested": "unknown"}
     ),
     "no KVM": Row(
         stopped(PASSED, replace(AMD, kvm=False)), KVM_GOOD | {"host-kvm": "fail"}, blockers=("host-kvm",)
@@ -176,6 +186,12 @@ ROWS = {
         KVM_GOOD | {"vm-suspended": "fail"},
         blockers=("vm-suspended",),
     ),
+    "restarts when it shuts down": Row(
+        running(PASSED, LIVE_WITH, on_poweroff="restart"),
+        KVM_GOOD | {"vm-poweroff-action": "fail"},
+        blockers=("vm-poweroff-action",),
+    ),
+    "off, and would restart when it shuts down": Row(stopped(PASSED, on_poweroff="restart"), KVM_GOOD),
     "managed save": Row(
         replace(stopped(), managed_save=True),
         KVM_GOOD | {"vm-managed-save": "fail"},
@@ -210,6 +226,10 @@ ROWS = {
     ),
     "TCG, host-passthrough": Row(emulated(PASSED), TCG_GOOD | ILL, changes=1),
     "TCG, maximum": Row(emulated(mode("maximum", check="none")), TCG_GOOD),
+    "TCG, host-model implies it": Row(emulated(mode("host-model")), TCG_GOOD),
+    "TCG, a model that implies it": Row(
+        replace(emulated(custom("EPYC", check="none")), model_features=frozenset({"svm"})), TCG_GOOD
+    ),
     # The CPU that was asked for
     "--cpu a known model": Row(stopped(), KVM_GOOD | ILL, changes=1, goal=Goal(cpu="EPYC")),
     "--cpu the present model": Row(stopped(custom("EPYC", svm="require")), KVM_GOOD, goal=Goal(cpu="EPYC")),
@@ -249,6 +269,12 @@ ROWS = {
     ),
     "off: still running with it": Row(
         running(LIVE_WITHOUT, LIVE_WITH), WITHDRAWN | {"vm-cpu-pending": "fail"}, cold_boot=True, goal=OFF
+    ),
+    "off: host-model implies it": Row(
+        stopped(mode("host-model"), replace(AMD, host_model=IMPLIED)), WITHDRAWN | ILL, changes=1, goal=OFF
+    ),
+    "off: unknown vendor": Row(
+        stopped(PASSED, replace(AMD, vendor=None)), {"vm-type": "unknown", "vm-agent": "pass"}, goal=OFF
     ),
     "off: TCG without a cpu element": Row(
         emulated(""), WITHDRAWN | ILL | {"vm-type": "warn"}, changes=1, goal=OFF
@@ -305,91 +331,3 @@ def test_after_the_fix_nothing_is_left_to_change(row: Row) -> None:
     assert make_plan(again).blockers == plan.blockers
     if not plan.blockers and not any(f.status is Status.UNKNOWN for f in again):
         assert {f.check: f.status for f in again}["vm-cpu"] is Status.PASS
-
-
-def _planned(facts: DomainFacts, goal: Goal | None = None) -> cpu_xml.Cpu:
-    (change,) = make_plan(facts.judge(goal or Goal())).changes
-    return cpu_xml.Cpu.parse(change.after)
-
-
-@pytest.mark.parametrize(
-    ("facts", "cpu", "chosen"),
-    [
-        pytest.param(stopped(""), None, ("host-passthrough", None), id="KVM: the host's CPU"),
-        pytest.param(
-            stopped(custom("EPYC")), None, ("host-passthrough", None), id="KVM: in place of a model"
-        ),
-        pytest.param(
-            stopped(custom("EPYC", svm="require", vmx="require")),
-            None,
-            ("custom", "EPYC"),
-            id="a good model stays",
-        ),
-        pytest.param(stopped(BOTH), None, ("host-model", None), id="a good host-model stays"),
-        pytest.param(emulated(""), None, ("custom", "EPYC"), id="TCG: an AMD model"),
-        pytest.param(
-            emulated(custom("EPYC-Rome", check="none")),
-            None,
-            ("custom", "EPYC-Rome"),
-            id="TCG: an AMD model stays",
-        ),
-        pytest.param(emulated(custom("Nehalem")), None, ("custom", "EPYC"), id="TCG: an Intel model goes"),
-        pytest.param(emulated(PASSED), None, ("custom", "EPYC"), id="TCG: host-passthrough goes"),
-        pytest.param(stopped(), "EPYC-Rome", ("custom", "EPYC-Rome"), id="--cpu MODEL"),
-        pytest.param(stopped(), "host-model", ("host-model", None), id="--cpu host-model"),
-        pytest.param(stopped(""), "maximum", ("maximum", None), id="--cpu maximum"),
-    ],
-)
-def test_the_cpu_that_is_planned(facts: DomainFacts, cpu: str | None, chosen: tuple[str, str | None]) -> None:
-    planned = _planned(facts, Goal(cpu=cpu))
-    assert (planned.mode, planned.model) == chosen
-
-
-def test_under_tcg_libvirt_is_told_not_to_ask_the_hosts_cpu() -> None:
-    (change,) = make_plan(emulated(custom("EPYC", check="partial")).judge(Goal())).changes
-    assert change.after is not None
-    assert "check='none'" in change.after
-
-
-@pytest.mark.parametrize(
-    ("asked", "near"), [("EPIC", "EPYC"), ("skylake-client", "Skylake-Client"), ("?", "Dhyana")]
-)
-def test_an_unknown_model_is_answered_with_known_ones(asked: str, near: str) -> None:
-    findings = stopped().judge(Goal(cpu=asked))
-    (choice,) = [finding for finding in findings if finding.check == "vm-cpu-choice"]
-    assert near in choice.cure
-
-
-def test_a_pending_change_is_cured_by_a_power_cycle_only() -> None:
-    (pending,) = [f for f in running(PASSED, LIVE_WITHOUT).judge(Goal()) if f.check == "vm-cpu-pending"]
-    assert pending.fix == ColdBoot()
-    assert "reboot" in pending.evidence + pending.cure
-
-
-def test_two_findings_share_one_change() -> None:
-    findings = stopped(custom("EPYC", vmx="require")).judge(Goal())
-    assert [isinstance(f.fix, Change) for f in findings].count(True) == 2
-    assert len(make_plan(findings).changes) == 1
-
-
-@pytest.mark.parametrize(
-    ("xml", "state"),
-    [
-        pytest.param(domain(agent="connected"), "connected", id="connected"),
-        pytest.param(domain(agent="disconnected"), "disconnected", id="disconnected"),
-        pytest.param(domain(agent=""), "disconnected", id="no state"),
-        pytest.param(domain(agent=None), None, id="no channel"),
-        pytest.param(
-            domain().replace("org.qemu.guest_agent.0", "com.redhat.spice.0"), None, id="another channel"
-        ),
-        pytest.param(None, None, id="no domain"),
-    ],
-)
-def test_agent_state(xml: str | None, state: str | None) -> None:
-    assert agent_state(xml) == state
-
-
-def test_only_the_cpu_is_a_setting() -> None:
-    assert stopped().value("cpu") == PASSED
-    with pytest.raises(ValueError, match="memory"):
-        stopped().value("memory")
