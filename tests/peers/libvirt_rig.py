@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.contract.rig import Seen
 from tests.lab import wait_for
@@ -15,6 +18,12 @@ from tests.lab.libvirtd import NOBODY, LibvirtLab, cpu
 
 UP = "lab guest up"
 _numbers = itertools.count(1)
+
+# A QEMU that hangs when it starts with svm, as one whose storage does not answer.
+HANGING = """#!/bin/sh
+case "$*" in *svm=on*) exec sleep 1000 ;; esac
+exec {qemu} "$@"
+"""
 
 # A QEMU that refuses to start a guest with svm, as a host with too old a firmware or microcode would.
 FRAGILE = """#!/bin/sh
@@ -40,6 +49,29 @@ class LibvirtRig:
     @property
     def dead_endpoint(self) -> Mapping[str, str]:
         return {"uri": f"{self.lab.uri}-nobody-listens-here"}
+
+    def restart_daemon(self) -> None:
+        """End libvirtd and start it anew; its guests outlive it."""
+        daemon, pid = self.lab._daemon, self.lab.pid
+        assert daemon is not None
+        assert pid is not None
+        command = Path(f"/proc/{pid}/cmdline").read_text().strip("\0").split("\0")
+        environ = Path(f"/proc/{pid}/environ").read_text().strip("\0").split("\0")
+        as_whom = NOBODY if os.geteuid() == 0 else None
+        os.kill(pid, signal.SIGKILL)
+        daemon.wait(30)
+        self.lab._daemon = subprocess.Popen(
+            command,
+            env=dict(word.split("=", 1) for word in environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=as_whom,
+            group=as_whom,
+            extra_groups=[] if as_whom else None,
+            start_new_session=True,
+        )
+        wait_for(self.lab._listens, 60, "libvirtd to listen again")
 
     @contextmanager
     def forbidden(self) -> Iterator[Mapping[str, str]]:
@@ -76,8 +108,8 @@ class LibvirtRig:
         listen = f"<listen type='socket' socket='{self.lab.folder}/{name}.vnc'/>"
         graphics = f"<graphics type='vnc' passwd='{self.secret}'>{listen}</graphics>"
         xml = xml.replace("</devices>", f"{graphics}</devices>")
-        if quirk == "fragile":
-            xml = self._with_fragile_qemu(xml)
+        if quirk in ("fragile", "hanging"):
+            xml = self._with_other_qemu(xml, quirk)
         self._define(xml)
         # Once more from libvirt's own output: it sorts devices when it reads them, not when it adds them.
         self._define(self._stored(name))
@@ -127,6 +159,29 @@ class LibvirtRig:
         wait_for(lambda: self.lab.console(name).count(UP) > boots, 60, f"{name} to boot again")
         self.lab.wait_agent(name)
 
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """A VM whose QEMU does not answer libvirt any more, as one whose storage hangs."""
+        pid = self.pid(name)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if pid == self.pid(name):
+                os.kill(pid, signal.SIGCONT)
+
+    def run_in_a_shell(self, command: str) -> None:
+        """Run a cure as a person does who pastes it."""
+        subprocess.run(["sh", "-ec", command], check=True, capture_output=True, timeout=60)
+
+    def pid(self, name: str) -> int | None:
+        """The process of a running VM."""
+        try:
+            return int((self.lab.folder / f"run/libvirt/qemu/run/{name}.pid").read_text())
+        except FileNotFoundError:
+            return None
+
     def remove_all(self) -> None:
         """Remove every VM that was made."""
         while self._made:
@@ -140,9 +195,10 @@ class LibvirtRig:
         path.write_text(xml, encoding="utf-8")
         self.lab.virsh("define", str(path))
 
-    def _with_fragile_qemu(self, xml: str) -> str:
+    def _with_other_qemu(self, xml: str, quirk: str) -> str:
         start, end = xml.index("<emulator>") + len("<emulator>"), xml.index("</emulator>")
-        script = self.lab.folder / "fragile-qemu"
-        script.write_text(FRAGILE.format(qemu=xml[start:end]), encoding="utf-8")
+        script = self.lab.folder / f"{quirk}-qemu"
+        text = FRAGILE if quirk == "fragile" else HANGING
+        script.write_text(text.format(qemu=xml[start:end]), encoding="utf-8")
         script.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
         return xml[:start] + str(script) + xml[end:]
