@@ -46,7 +46,7 @@ CURES = {
     "module-not-loaded": "modprobe {driver}",
     "device-missing": "mknod -m 660 /dev/kvm c 10 232",
     "device-stale": "modprobe {driver}",
-    "device-denied": 'usermod -aG "$(stat -c %G /dev/kvm)" "$USER", then log in again',
+    "device-denied": "as root: chgrp kvm /dev/kvm; chmod 660 /dev/kvm; usermod -aG kvm USER; log in again",
     "kvm-busy": "stop the other hypervisor and unload its module: modprobe -r vboxdrv vmmon",
     "shadow-paging": "reload {driver} with {second}=1, and have the hypervisor below expose {second}",
     "not-run": "run the probe on the machine itself: python3 -I probe.py",
@@ -55,27 +55,17 @@ CURES = {
     "unreadable": "run the probe as root, with /proc mounted and the msr module loaded",
     "vhost-missing": "modprobe -a vhost_net vhost_vsock tun",
 }
-KVM_CURE = (
-    "update the hypervisor below, or change this VM's CPU model; the kernel's reason: dmesg | grep -i kvm"
-)
+KVM_CURE = "update the hypervisor below, or change this VM's CPU model; the reason: dmesg | grep -i kvm"
 
-# Signs: a path, or a path and words in that file.
+# Signs: a path, or a path and words in that file; a variable begins after a NUL.
 CONFIDENTIAL = """/dev/sev-guest; /dev/tdx_guest; /proc/cpuinfo: sev_guest; /proc/cpuinfo: tdx_guest;
-    /dev/kmsg: as an SEV guest; /dev/kmsg: Features active: AMD SEV; /dev/kmsg: Features active: Intel TDX"""
-CONTAINER = """/run/.containerenv; /.dockerenv; /run/systemd/container; /proc/1/environ: container=;
+    /dev/kmsg: as an SEV guest; /dev/kmsg: Features active: AMD SEV; /dev/kmsg: Features active: Intel TDX;
+    /dev/kmsg: Features active: SEV; /dev/kmsg: Secure Encrypted Virtualization (SEV) active"""
+CONTAINER = """/run/.containerenv; /.dockerenv; /run/systemd/container; /proc/1/environ: \0container=;
     /proc/1/cgroup: docker; /proc/1/cgroup: kubepods; /proc/1/cgroup: containerd; /proc/1/cgroup: lxc"""
 DMI = ("/sys/hypervisor/type", "/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name")
 HYPERVISORS = ("kvm", "vmware", "microsoft", "xen", "tcg", "qemu", "vbox", "virtualbox", "bhyve", "bochs")
-PARAMETERS = (
-    "nested",
-    "ept",
-    "npt",
-    "unrestricted_guest",
-    "enable_shadow_vmcs",
-    "enable_apicv",
-    "avic",
-    "vgif",
-)
+PARAMETERS = "nested ept npt unrestricted_guest enable_shadow_vmcs enable_apicv avic vgif"
 VHOST = {"vhost_net": "/dev/vhost-net", "vhost_vsock": "/dev/vhost-vsock", "tun": "/dev/net/tun"}
 
 
@@ -111,10 +101,16 @@ class _Machine:
         amd = self.vendor == "amd" and ("svm" in self.flags or "vmx" not in self.flags)
         names = ("svm", "kvm_amd", "npt") if amd else ("vmx", "kvm_intel", "ept")
         self.flag, self.driver, self.second = names
-        self.drivers = [name for name in self.names("/sys/module") if name.startswith("kvm_")]  # or kvm_pvm
-        folders = ["/sys/module/{}/parameters/".format(driver) for driver in self.drivers]
+        # Of built-in drivers /sys/module has every maker's, even if it did not start: /proc/misc decides.
+        found = {name for name in self.names("/sys/module") if name.startswith("kvm_")}  # also kvm_pvm
+        self.misc = self.read("/proc/misc")
+        self.running = " kvm\n" in self.misc if self.misc else bool(found)
+        if self.driver in found:
+            found -= {"kvm_intel", "kvm_amd"} - {self.driver}
+        self.drivers = sorted(found if self.running else (), key=lambda name: (name != self.driver, name))
+        folders = ["/sys/module/{}/parameters/".format(driver) for driver in reversed(self.drivers)]
         shown = {name: self.read(folder + name).strip() for folder in folders for name in self.names(folder)}
-        self.parameters = {name: shown[name] for name in PARAMETERS if name in shown}
+        self.parameters = {name: shown[name] for name in PARAMETERS.split() if name in shown}
 
     def path(self, name: str) -> str:  # the links of a saved machine do not lead out of it
         if self.live:
@@ -131,10 +127,8 @@ class _Machine:
             return b""
         data = bytearray(attempt(b"", os.pread, fd, size, offset) if offset else b"")
         while not offset and len(data) < size:
-            chunk = attempt(
-                b"", os.read, fd, 65536
-            )  # the kernel log has no end, but it would have to wait there
-            if not chunk:
+            chunk = attempt(b"", os.read, fd, 65536)
+            if not chunk:  # or, at the end of the kernel's log, it would have to wait
                 break
             data += chunk
         os.close(fd)
@@ -145,7 +139,7 @@ class _Machine:
 
     def sign(self, table: str) -> str:
         for path, _, words in (sign.strip().partition(": ") for sign in table.split(";")):
-            if os.path.exists(self.path(path)) and words in self.read(path):
+            if os.path.exists(self.path(path)) and words in "\0" + self.read(path):
                 return "{} in {}".format(words, path) if words else path
         return ""
 
@@ -154,11 +148,12 @@ class _Machine:
         about = (line for line in lines if any(name in line.lower() for name in ("kvm", "vmx", "svm")))
         return next((line for line in about if any(word in line.lower() for word in words)), "")
 
-    def on_disk(self, module: str) -> str:  # which index lists the module
+    def on_disk(self, module: str) -> "str | None":  # which index lists the module; None: there is no index
         folders = [folder + self.kernel for folder in ("/lib/modules/", "/usr/lib/modules/")]
-        indexes = [folder + name for name in ("/modules.builtin", "/modules.dep") for folder in folders]
-        listing = [index for index in indexes if "/" + module + ".ko" in self.read(index).replace("-", "_")]
-        return listing[0] if listing else ""
+        paths = [folder + name for name in ("/modules.builtin", "/modules.dep") for folder in folders]
+        indexes = [(path, text) for path, text in ((path, self.read(path)) for path in paths) if text]
+        listing = (path for path, text in indexes if "/" + module + ".ko" in text.replace("-", "_"))
+        return next(listing, "") if indexes else None
 
     def blacklisting(self) -> str:  # what keeps the module from loading, and where that is written
         for word in self.read("/proc/cmdline").split():
@@ -166,12 +161,9 @@ class _Machine:
             named = {self.driver, "kvm"} & set(value.split(","))
             if named and key in ("module_blacklist", "modprobe.blacklist"):
                 return word + " in /proc/cmdline"
-        paths = {}  # of files with one name the last counts
-        for folder in ("/lib", "/usr/lib", "/usr/local/lib", "/run", "/etc"):
-            paths.update(
-                {name: folder + "/modprobe.d/" + name for name in self.names(folder + "/modprobe.d")}
-            )
-        for path in paths.values():
+        folders = [top + "/modprobe.d/" for top in ("/lib", "/usr/lib", "/usr/local/lib", "/run", "/etc")]
+        paths = {name: folder + name for folder in folders for name in self.names(folder)}
+        for path in paths.values():  # of files with one name the last counts
             for line in self.read(path).splitlines():
                 verb, name, program = [*line.replace("-", "_").split(), "", "", ""][:3]
                 barred = verb == "install" and os.path.basename(program) in ("false", "true")
@@ -184,21 +176,43 @@ class _Machine:
         text = "/dev/kvm"
         try:
             info = os.stat(self.path("/dev/kvm"))
+            self.mode, self.group = info.st_mode, info.st_gid
             text += " is {} {}:{}".format(stat.filemode(info.st_mode), info.st_uid, info.st_gid)
             if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(10, 232):
                 return "wrong", text + ", which is not character device 10:232"
-            misc = self.read("/proc/misc")
-            if " kvm\n" not in misc if misc else not self.drivers:
-                return "stale", text + ", without a driver in " + ("/proc/misc" if misc else "/sys/module")
+            if not self.running:
+                where = "/proc/misc" if self.misc else "/sys/module"
+                return "stale", text + ", without a driver in " + where
             if self.live:
-                text += "; this is {} of groups {}".format(
-                    os.getuid(), sorted({os.getgid(), *os.getgroups()})
-                )
+                groups = sorted({os.getgid(), *os.getgroups()})
+                text += "; this is {} of groups {}".format(os.getuid(), groups)
                 os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
             return "usable", text
         except OSError as e:
             words = {errno.ENOENT: "missing", errno.EACCES: "denied", errno.EPERM: "denied"}
             return words.get(e.errno or 0, "stale"), "{}: {}".format(text, e.strerror)
+
+    def find_users(self) -> "tuple[list[str], str]":
+        """Who has KVM open, and the driver's count of that; to be asked before the probe itself opens it."""
+        counts = [self.read("/sys/module/{}/refcnt".format(driver)).strip() for driver in self.drivers]
+        count, users = "+".join(text for text in counts if text), []
+        for pid in self.names("/proc") if count.strip("0+") or not count else []:
+            folder = "/proc/{}/fd".format(pid)
+            links = [attempt("", os.readlink, self.path(folder) + "/" + fd) for fd in self.names(folder)]
+            if "/dev/kvm" in links or "anon_inode:kvm-vm" in links:
+                users.append("{} {}".format(pid, self.read("/proc/{}/comm".format(pid)).strip()))
+        return users, count
+
+
+def admission(mode: int, gid: int) -> str:
+    """How a user who is kept out gets in, if not as device-denied says: never by joining root's group."""
+    import grp  # where it is needed only: it costs time
+
+    if not os.getuid():
+        return CURES["container"]  # nothing else keeps root out
+    opens = gid and mode & 0o60 == 0o60
+    names = [group.gr_name for group in grp.getgrall() if opens and group.gr_gid == gid]
+    return "usermod -aG {} USER, then log in again".format(names[0]) if names else ""
 
 
 class _Broken(Exception):
@@ -207,8 +221,13 @@ class _Broken(Exception):
 
 def apart(work: "Work", deadline: float) -> "dict[str, Any]":
     """Do `work` in a child, which may hang or die: what its steps found, and as "broken" what went wrong."""
-    reader, writer = os.pipe()
-    child = os.fork()
+    pipe = attempt((), os.pipe)
+    child = attempt(None, os.fork) if pipe else None
+    if child is None:
+        for fd in pipe:
+            os.close(fd)
+        return {"broken": ("crashed", "the system has no pipe or no process left for the probe's child")}
+    reader, writer = pipe
     if child == 0:
         try:
             for step in _told(work):
@@ -217,15 +236,18 @@ def apart(work: "Work", deadline: float) -> "dict[str, Any]":
             os._exit(0)
     os.close(writer)
     said, end, chunk = bytearray(), time.monotonic() + deadline, b"?"
-    while chunk and select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
-        chunk = os.read(reader, 65536)
-        said += chunk
-    os.close(reader)
-    os.kill(child, signal.SIGKILL)
-    for _ in range(1000):  # a child stuck in the kernel is left to it
-        if os.waitpid(child, os.WNOHANG)[0]:
-            break
-        time.sleep(0.001)
+    try:
+        while chunk and select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
+            chunk = os.read(reader, 65536)
+            said += chunk
+    finally:
+        os.close(reader)
+        if chunk:  # it did not end by itself
+            attempt(None, os.kill, child, signal.SIGKILL)
+        for _ in range(1000):  # a child stuck in the kernel is left to it
+            if attempt((child, 0), os.waitpid, child, os.WNOHANG)[0]:  # refused where SIGCHLD is ignored
+                break
+            time.sleep(0.001)
     steps = dict(json.loads(line.decode()) for line in said.split(b"\n")[:-1])
     if "end" not in steps:
         late = "no answer in {:g} s".format(deadline)
@@ -256,14 +278,20 @@ def _memory(size: int, protection: int = mmap.PROT_READ | mmap.PROT_WRITE) -> "t
     return block, ctypes.addressof(ctypes.c_char.from_buffer(block))
 
 
+def _seconds(spin: "Callable[[int], Any]", count: int) -> float:
+    start = time.perf_counter()
+    spin(count)
+    return time.perf_counter() - start
+
+
 def _loops_per_s(spin: "Callable[[int], Any]") -> float:
-    """The best of three long enough timings: a busy machine must not look like an emulated one."""
+    """The best of three long enough timings: neither a busy machine nor slow exits must look emulated."""
+    end = time.perf_counter() + 1  # then one timing has to do
+    cost = min(_seconds(spin, 1) for _ in range(3))  # of entering and leaving the guest
     count, rates = 2000, []  # type: int, list[float]
-    while len(rates) < 3:
-        start = time.perf_counter()
-        spin(count)
-        seconds = time.perf_counter() - start
-        if seconds < 0.0015 and count < 20000000:
+    while not rates or (len(rates) < 3 and time.perf_counter() < end):
+        seconds = _seconds(spin, count) - cost
+        if seconds < max(0.0015, 3 * cost) and count < 500000000:
             count *= 4
         else:
             rates.append(count / seconds if seconds > 0 else 0.0)
@@ -283,7 +311,8 @@ PAGES = {  # the guest's memory
     0x7000: "ee48ffc975faf4",  # out dx,al; dec rcx; jnz back; hlt
 }
 SUM, PRODUCT, LOOP, TICK, DATA, PAGING, PORT = 0x4000, 0x5000, 0x6000, 0x7000, 0x8000, 0x200000, 0x3F8
-IO, HLT, STOPS = 2, 5, {8: "SHUTDOWN", 9: "FAIL_ENTRY, hardware reason", 17: "INTERNAL_ERROR, suberror"}
+IO, HLT, INTERNAL = 2, 5, 17
+STOPS = {8: "SHUTDOWN", 9: "FAIL_ENTRY, hardware reason", INTERNAL: "INTERNAL_ERROR, suberror"}
 
 
 def _native_steps() -> "Steps":
@@ -335,6 +364,7 @@ class _Guest:
         fcntl.ioctl(self.vcpu, 0xAE80, 0)  # KVM_RUN
         reason, detail = struct.unpack_from("<I20xQ", self.state, 8)
         if reason != wanted:
+            detail &= 0xFFFFFFFF if reason == INTERNAL else ~0  # there, a count of data follows
             raise _Broken("entry-failed", "KVM_EXIT {}: {:#x}".format(STOPS.get(reason, reason), detail))
 
     def output(self, size: int) -> int:
@@ -364,13 +394,11 @@ class _Guest:
         self.run(HLT)
 
     def exit_ns(self) -> float:
-        times = []
+        times, end = [], time.perf_counter() + 1  # type: list[float], float
         self.enter(TICK, True, rcx=EXITS, rdx=PORT)
-        for _ in range(EXITS):
-            start = time.perf_counter()
-            self.run(IO)
-            times.append(time.perf_counter() - start)
-        return sorted(times)[EXITS // 2] * 1e9
+        while len(times) < EXITS and time.perf_counter() < end:
+            times.append(_seconds(self.run, IO))
+        return sorted(times)[len(times) // 2] * 1e9
 
     def nests(self) -> bool:
         """True where KVM offers vmx or svm to its guests."""
@@ -396,15 +424,21 @@ def _kvm_steps() -> "Steps":
     yield "exit_ns", guest.exit_ns()
 
 
+def _asking(step: str) -> "Callable[[_Chain], Answer]":
+    return lambda chain: chain.step(step)
+
+
 class _Chain(_Machine):
     """The checks, in the order in which the links depend on each other: check_x answers guest-x."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
         self.steps, self.findings = {}, []  # type: dict[str, Any], list[dict[str, Any]]
+        self.mode, self.group = 0, 0
+        self.users, self.count = self.find_users() if self.known else ([], "")
         self.node, self.seen = self.find_node()
         self.in_container = self.sign(CONTAINER)
-        self.offered, self.hidden, self.below = False, False, "none"
+        self.offered, self.hidden, self.below = False, False, "unknown"
 
     def judge(self) -> "list[dict[str, Any]]":
         for name, check in vars(_Chain).items():
@@ -434,35 +468,42 @@ class _Chain(_Machine):
 
     def check_hypervisor(self) -> "Answer":
         signature = struct.pack("<3I", *self.cpuid(0x40000000)[1:]).decode("latin-1")
-        said = [("CPUID", signature)] if self.cpuid(1)[2] >> 31 else []
-        said += [(path, self.read(path)) for path in DMI]
+        shown = self.cpuid(1)[2] >> 31
+        virtual = bool(shown) or "hypervisor" in self.flags
+        said = [("CPUID", signature)] if shown else []
+        said += [
+            (path, self.read(path)) for path in (DMI if virtual else DMI[:1])
+        ]  # bare metal has makers too
         names = ((name, where, text) for where, text in said for name in HYPERVISORS if name in text.lower())
-        bare = "unnamed" if "hypervisor" in self.flags else "none"
+        bare = "unnamed" if virtual else "none" if self.flags or any(self.cpuid(1)) else "unknown"
         self.below, where, text = next(names, (bare, "/proc/cpuinfo", "no more"))
         return "pass", "{}: {} says {}".format(self.below, where, text)
 
     def check_confidential(self) -> "Answer":
         sign = self.sign(CONFIDENTIAL)
-        return (
-            ("fail", sign, "confidential-guest") if sign else ("pass", "no sign in /dev, cpuinfo and the log")
-        )
+        no = ("pass", "no sign in /dev, cpuinfo and the log")
+        return ("fail", sign, "confidential-guest") if sign else no
 
     def check_container(self) -> "Answer":
-        cure = "nothing while /dev/kvm opens; where it does not, " + CURES["container"]
+        cure = "if /dev/kvm does not open here, " + CURES["container"]
         return ("warn", self.in_container, None, cure) if self.in_container else ("pass", "no sign of one")
 
     def check_cpu_flag(self) -> "Answer":
-        raw = self.cpuid(0x80000001)[2] & 4 if self.flag == "svm" else self.cpuid(1)[2] & 32
-        self.hidden = bool(raw) and self.flag not in self.flags
-        self.offered = bool(raw) or self.flag in self.flags
+        leaf, bit = (0x80000001, 4) if self.flag == "svm" else (1, 32)
+        raw = 0 if self.below == "xen" else self.cpuid(leaf)[2] & bit  # Xen PV leaves the hardware's CPUID
+        shown = self.flag in self.flags
+        self.hidden = bool(raw and self.flags) and not shown
+        self.offered = bool(raw) or shown
         if self.offered:
-            where = "CPUID, hidden from /proc/cpuinfo" if self.hidden else "/proc/cpuinfo"
-            return "pass", "{} in {}".format(self.flag, where)
+            where = "/proc/cpuinfo" if shown else "CPUID"
+            hidden = ", hidden from /proc/cpuinfo" if self.hidden else ""
+            return "pass", "{} in {}{}".format(self.flag, where, hidden)
         if not self.flags:
             return "unknown", "/proc/cpuinfo has no flags", "unreadable"
         log = self.logged("no hardware support", "not available", "not supported by cpu")
-        status = "warn" if self.drivers else "fail"  # kvm_pvm needs no flag
-        return status, "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log), "no-cpu-flag"
+        status = "warn" if self.running else "fail"  # kvm_pvm needs no flag
+        text = "no {} in /proc/cpuinfo and CPUID. {}".format(self.flag, log)
+        return status, text.rstrip(". "), "no-cpu-flag"
 
     def check_firmware(self) -> "Answer":
         register, mask, locked = (0xC0010114, 16, 16) if self.flag == "svm" else (0x3A, 5, 1)
@@ -473,7 +514,7 @@ class _Chain(_Machine):
             value = int.from_bytes(raw, "little")
             text = "MSR {:#x} is {:#x}".format(register, value)
             return ("fail", text, "firmware-locked") if value & mask == locked else ("pass", text)
-        if self.driver in self.drivers:
+        if self.drivers == [self.driver]:
             return "pass", self.driver + " is loaded, which locked firmware does not allow"
         log = self.logged("disabled by bios", "disabled (by bios)", "not enabled (by bios)")
         if log or self.hidden:
@@ -481,15 +522,22 @@ class _Chain(_Machine):
         return "unknown", "neither /dev/cpu/0/msr nor the kernel log could be read for it", "unreadable"
 
     def check_module(self) -> "Answer":
-        disk, ban = self.on_disk(self.driver), self.blacklisting()
-        if self.drivers or self.node in ("usable", "denied"):
+        if self.running:
             return "pass", "loaded: " + (", ".join(self.drivers) or "the driver in /proc/misc")
+        disk, ban = self.on_disk(self.driver), self.blacklisting()
         if ban:
             return "fail", "{} is not loaded: {}".format(self.driver, ban), "module-blacklisted"
+        if disk is None:
+            text = "{} is not loaded, and the modules of kernel {} are not on this disk"
+            text = text.format(self.driver, self.kernel)
+            if self.in_container:  # which shares its host's kernel, and needs none on its own disk
+                cure = "on the container's host: modprobe {}; then {}"
+                return "unknown", text, "container", cure.format(self.driver, CURES["container"])
+            return "fail", text, "module-absent"
         if not disk:
             return "fail", "kernel {} has no {}".format(self.kernel, self.driver), "module-absent"
         status = "skip" if self.broken() else "warn" if self.node == "stale" else "fail"
-        text = "{} is in {}, but not loaded. {}".format(self.driver, disk, self.logged("kvm"))
+        text = "{} is in {}, but not loaded. {}".format(self.driver, disk, self.logged("kvm")).rstrip(". ")
         return (status, text) if status == "skip" else (status, text, "module-not-loaded")
 
     def check_module_params(self) -> "Answer":
@@ -503,41 +551,35 @@ class _Chain(_Machine):
             return "fail", self.seen, "device-stale", "rm /dev/kvm && mknod -m 660 /dev/kvm c 10 232"
         if self.node == "stale":
             return "fail", self.seen, "device-stale"
-        if self.broken() and not self.drivers:
+        if self.broken() and not self.running:
             return "skip", "not asked: an earlier link is broken; " + self.seen
         return "fail", self.seen, "container" if self.in_container else "device-missing"
 
     def check_device_access(self) -> "Answer":
-        if self.node == "denied":  # root is only kept out by a container
-            return "fail", self.seen, "device-denied", "" if os.getuid() else CURES["container"]
+        if self.node == "denied":
+            return "fail", self.seen, "device-denied", admission(self.mode, self.group)
         return "pass" if self.node == "usable" and self.live else "skip", self.seen
 
     def step(self, name: str, text: str = "") -> "Answer":
-        """How a step went. The first that is missing bears the cause; the others were not asked."""
+        """How a step went. Of those that are missing one bears the cause; the others were not asked."""
         if name in self.steps:
             return "pass", text or self.steps[name]
         cause, text = self.steps.get("broken", ("not-run", "a saved machine runs nothing"))
         if not self.known:
             cause, text = "unsupported-arch", "the probe has no code for {!r}".format(self.arch)
-        unproven = cause in UNPROVEN
+        ran = "run" in self.steps
+        unproven = cause in UNPROVEN or (ran and cause == "hung")
+        bearer = "run" if not ran else "exit_ns" if "loops_per_s" in self.steps else "loops_per_s"
         if self.known and self.node != "usable":
             return "skip", "not asked: /dev/kvm cannot be used"
-        if self.broken(cause) or (unproven and name != "run"):
+        if self.broken(cause) or (unproven and name != bearer):
             return "skip", "not asked: " + text
         rivals = [module for module in ("vboxdrv", "vmmon") if self.names("/sys/module/" + module)]
-        return "unknown" if unproven else "fail", "{}: {} {}".format(name, text, " ".join(rivals)), cause
+        text = "{}: {} {}".format(name, text, "after guest code ran rightly" if ran else " ".join(rivals))
+        return "unknown" if unproven else "fail", text, cause
 
-    def check_kvm_api(self) -> "Answer":
-        return self.step("api")
-
-    def check_kvm_create(self) -> "Answer":
-        return self.step("create")
-
-    def check_kvm_vcpu(self) -> "Answer":
-        return self.step("vcpu")
-
-    def check_kvm_run(self) -> "Answer":
-        return self.step("run")
+    check_kvm_api, check_kvm_create = _asking("api"), _asking("create")
+    check_kvm_vcpu, check_kvm_run = _asking("vcpu"), _asking("run")
 
     def check_kvm_speed(self) -> "Answer":
         guest, here = (self.steps.get(name, 0) for name in ("loops_per_s", "native_loops_per_s"))
@@ -548,7 +590,7 @@ class _Chain(_Machine):
 
     def check_kvm_exit_latency(self) -> "Answer":
         ns = self.steps.get("exit_ns", 0)
-        text = "{:.1f} us an exit, the median of {}".format(ns / 1e3, EXITS)
+        text = "{:.1f} us an exit, the median of up to {}".format(ns / 1e3, EXITS)
         return ("warn", text, "slow-exits") if ns > SLOW_EXIT_NS else self.step("exit_ns", text)
 
     def check_paging(self) -> "Answer":
@@ -565,15 +607,12 @@ class _Chain(_Machine):
         return "skip", no if "nests" in self.steps else "not asked: nothing was run"
 
     def check_kvm_users(self) -> "Answer":
-        count = "".join(self.read("/sys/module/{}/refcnt".format(driver)) for driver in self.drivers).strip()
-        users = []
-        for pid in self.names("/proc") if count != "0" else []:
-            folder = "/proc/{}/fd/".format(pid)
-            links = [attempt("", os.readlink, self.path(folder) + fd) for fd in self.names(folder)]
-            if "/dev/kvm" in links or "anon_inode:kvm-vm" in links:
-                users.append("{} {}".format(pid, self.read("/proc/{}/comm".format(pid)).strip()))
-        self.steps["kvm_users"] = len(users)
-        return "pass", "users: {}; refcnt: {}".format(", ".join(users) or "none seen", count or "not told")
+        unseen = bool(self.count.strip("0+")) and not self.users
+        self.steps["kvm_users"] = len(self.users) + unseen
+        if unseen:
+            return "pass", "refcnt {}, holders not visible to this user".format(self.count)
+        users = ", ".join(self.users) or "none seen"
+        return "pass", "users: {}; refcnt: {}".format(users, self.count or "not told")
 
     def check_vhost(self) -> "Answer":
         missing = [module for module, path in VHOST.items() if not os.path.exists(self.path(path))]
@@ -588,17 +627,14 @@ def conclude(findings: "list[dict[str, Any]]") -> "tuple[str, str | None, str]":
     proof = next(index for index, finding in enumerate(findings) if finding["check"] == "guest-kvm-run")
     for finding in findings[:proof] if findings[proof]["status"] == "pass" else []:
         finding["status"] = "warn" if finding["status"] == "fail" else finding["status"]
-    first = next((finding for finding in findings if finding["status"] == "fail"), findings[proof])
+    telling = [finding for finding in findings if finding["status"] == "fail"]
+    telling += [finding for finding in findings[proof:] if finding["status"] == "unknown"]
+    first = (telling or [findings[proof]])[0]
     if first["status"] == "pass":
         speed = next(finding for finding in findings if finding["check"] == "guest-kvm-speed")
         return "works", None, speed["evidence"]
-    verdict = (
-        "unknown"
-        if first["status"] != "fail"
-        else "works-emulated"
-        if first["cause"] == "emulated"
-        else "off"
-    )
+    failed = "works-emulated" if first["cause"] == "emulated" else "off"
+    verdict = failed if first["status"] == "fail" else "unknown"
     return verdict, first["cause"], first["evidence"]
 
 

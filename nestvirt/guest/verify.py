@@ -40,7 +40,10 @@ CHECKS = {
     "guest-kvm-users": "Do VMs run here already?",
     "guest-vhost": "Are vhost, vsock and tun there?",
 }
-"""Check id to the question that the probe asks."""
+"""Check id to the question that the probe asks; its answer has every one of them."""
+
+_SPEED, _LATENCY = "guest-kvm-speed", "guest-kvm-exit-latency"
+_RAN = ("guest-kvm-api", "guest-kvm-create", "guest-kvm-vcpu", PROOF, _SPEED)
 
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[a-z0-9_]{1,40}")
@@ -106,7 +109,7 @@ def probe_guest(channel: Channel, *, timeout: float, load_modules: bool = False)
             done = channel.run(argv, stdin=(_HERE / script).read_bytes(), timeout=timeout)
             if done.code != NOT_FOUND:
                 break
-        return judge_answer(_parse(done), channel=channel.name)
+        return judge_answer(_parse(done), channel=channel.name, full=script == "probe.py")
     except GuestUnreachable as error:
         return _unproven(channel.name, f"{error.message}: {error.evidence}", error.cure)
 
@@ -144,20 +147,25 @@ def _nonsense(evidence: str) -> GuestUnreachable:
     )
 
 
-def judge_answer(answer: object, *, channel: str) -> Probed:
+def judge_answer(answer: object, *, channel: str, full: bool = True) -> Probed:
     """Read a probe's answer strictly.
+
+    Args:
+        answer: what it said.
+        channel: how it was asked.
+        full: False for the shell's reading, which makes some of the checks, runs nothing and proves nothing.
 
     Returns:
         Its findings and verdict; one UNKNOWN finding where it is not a probe's answer, or contradicts itself.
     """
     try:
-        return _read_answer(answer, channel)
+        return _read_answer(answer, channel, full)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         why = _nonsense(f"unexpected field: {printable(str(error), 100)}")
         return _unproven(channel, f"{why.message}: {why.evidence}", why.cure)
 
 
-def _read_answer(answer: object, channel: str) -> Probed:
+def _read_answer(answer: object, channel: str, full: bool) -> Probed:
     fields = _checked(answer, dict)
     if fields["schema_version"] != SCHEMA_VERSION:
         raise ValueError("schema_version")
@@ -166,23 +174,42 @@ def _read_answer(answer: object, channel: str) -> Probed:
     if verdict not in VERDICTS or not (cause is None or _matches(_WORD, cause)):
         raise ValueError("verdict")
     findings = tuple(_finding(item) for item in _checked(fields["findings"], list))
-    if len({f.check for f in findings}) < len(findings):
+    said = {f.check: f.status for f in findings}
+    if len(said) < len(findings):
         raise ValueError("a check is answered twice")
-    proven = any(f.check == PROOF and f.status is Status.PASS for f in findings)
-    failed = any(f.status is Status.FAIL for f in findings)
-    works = verdict == "works"
-    if works != (proven and not failed) or (works and cause is not None):
+    if PROOF not in said or (full and said.keys() != CHECKS.keys()):
+        raise ValueError("a check is not answered")
+    if not _agree(verdict, cause, said, full):
         raise ValueError("the verdict contradicts the findings")
-    if (
-        not proven
-        and not failed
-        and not any(f.check == PROOF and f.status is Status.UNKNOWN for f in findings)
-    ):
-        summary = f"verdict {verdict}: {printable(str(fields['summary']), 300)}"
-        findings = (*(f for f in findings if f.check != PROOF), _unproven_finding(summary))
-    if not proven and cause == "not-proven":
-        verdict = "not-proven"
+    if verdict == "unknown" and said[PROOF] is not Status.UNKNOWN:
+        # Guest code may have been seen to run, but what followed it broke off: that proves nothing yet.
+        summary = f"verdict unknown: {printable(str(fields['summary']), 300)}"
+        cure = next((f.cure for f in findings if f.status is Status.UNKNOWN), "")
+        findings = tuple(_unproven_finding(summary, cure) if f.check == PROOF else f for f in findings)
+    if verdict == "unknown" and cause == "not-proven":
+        verdict = cause
     return Probed(Proof(verdict, cause, channel, _numbers(fields["numbers"])), findings)
+
+
+def _agree(verdict: str, cause: str | None, said: dict[str, Status], full: bool) -> bool:
+    """Whether verdict and cause follow from the findings, and from more than one of them where VMs run."""
+    failed = Status.FAIL in said.values()
+    proven = said[PROOF] is Status.PASS
+    open_end = Status.UNKNOWN in (said.get(_SPEED), said.get(_LATENCY))
+    if proven and not full:
+        return False
+    if cause == "no-cpu-flag" and (proven or said.get("guest-cpu-flag") is not Status.FAIL):
+        return False
+    match verdict:
+        case "works":
+            ran = all(said.get(check) is Status.PASS for check in _RAN)
+            return ran and not failed and not open_end and cause is None
+        case "works-emulated":
+            return proven and said.get(_SPEED) is Status.FAIL
+        case "off":
+            return failed
+        case _:
+            return not failed and (open_end or not proven)
 
 
 def _checked(value: object, kind: type[_T]) -> _T:

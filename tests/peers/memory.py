@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
+from nestvirt.guest.verify import CHECKS
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
 
 REGISTRATION = ("memory", "tests.peers.memory:MemoryBackend")
@@ -64,10 +65,10 @@ class MemoryGuest:
         assert argv[0] == "python3"
         assert stdin
         status, verdict, cause = ("pass", "works", None) if self._nested else ("skip", "off", "no-cpu-flag")
-        findings = [{"check": "guest-kvm-run", "status": status, "evidence": "guest code ran", "cure": ""}]
+        findings = [{"check": check, "status": status, "evidence": "as said", "cure": ""} for check in CHECKS]
         if not self._nested:
             flag = {"check": "guest-cpu-flag", "status": "fail", "evidence": "no flag", "cure": "enable it"}
-            findings.insert(0, flag)
+            findings = [flag if finding["check"] == flag["check"] else finding for finding in findings]
         answer = {"schema_version": 1, "verdict": verdict, "cause": cause, "summary": "", "numbers": {}}
         return Completed(0, json.dumps(answer | {"findings": findings}).encode(), b"")
 

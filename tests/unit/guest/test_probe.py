@@ -1,12 +1,11 @@
-"""The probe's judgement of saved machines, and of runs whose outcome is played by the test."""
+"""The probe's findings on saved machines, and on runs whose outcome is played by the test."""
 
 import ast
+import grp
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.unit.guest.answers import evidence, judged_well, status
 from tests.unit.guest.machines import (
     AMD,
     INTEL,
+    KERNEL,
     MODULES,
     NO_SVM,
     NOT_LOADED,
@@ -27,34 +27,9 @@ from tests.unit.guest.machines import (
     cpuinfo,
     leaf,
 )
+from tests.unit.guest.runs import Step, broken, played
 
 SOURCE = Path(probe.__file__)
-SEV_WORDS = "Memory Encryption Features active: AMD SEV"
-
-
-Step = tuple[str, Any]
-
-RAN: list[Step] = [
-    ("native_loops_per_s", 500e6),
-    ("api", "12"),
-    ("create", "made"),
-    ("vcpu", "made"),
-    ("run", "right"),
-    ("nests", True),
-    ("loops_per_s", 400e6),
-    ("exit_ns", 40000),
-]
-
-
-def played(*changed: Step, upto: str = "") -> Callable[[], Iterator[Step]]:
-    """A run with other results, or one that ends before a step."""
-    steps = dict(RAN) | dict(changed)
-    names = list(steps)
-    return lambda: iter([(name, steps[name]) for name in names[: names.index(upto) if upto else None]])
-
-
-def broken(cause: str, at: str) -> Callable[[], Iterator[Step]]:
-    return lambda: iter([*played(upto=at)(), ("broken", (cause, "as the test plays it"))])
 
 
 def test_what_ran_works(tmp_path: Path) -> None:
@@ -159,7 +134,7 @@ def test_nesting_is_told_apart(tmp_path: Path) -> None:
         ("entry-failed", "run", "guest-kvm-run"),
         ("wrong-result", "run", "guest-kvm-run"),
         ("hung", "run", "guest-kvm-run"),
-        ("hung", "loops_per_s", "guest-kvm-speed"),
+        ("entry-failed", "loops_per_s", "guest-kvm-speed"),
     ],
 )
 def test_the_step_that_broke_bears_the_cause(tmp_path: Path, cause: str, step: str, check: str) -> None:
@@ -172,50 +147,7 @@ def test_the_step_that_broke_bears_the_cause(tmp_path: Path, cause: str, step: s
     judged_well(answer)
 
 
-def test_errno_of_a_refused_step(tmp_path: Path) -> None:
-    def busy() -> Iterator[Step]:
-        yield "api", "12"
-        raise OSError(16, "Device or resource busy")
-
-    answer = probe.examine(str(build(tmp_path, AMD)), work=busy)
-    assert answer["cause"] == "kvm-busy"
-    assert "Device or resource busy" in evidence(answer, "guest-kvm-create")
-
-
-def test_a_hung_run_is_ended(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
-
-    def hang() -> Iterator[Step]:
-        yield from played(upto="run")()
-        told.write_text(str(os.getpid()))
-        time.sleep(600)
-
-    answer = probe.examine(str(build(tmp_path / "root", AMD)), work=hang, deadline=0.5)
-    assert (answer["verdict"], answer["cause"]) == ("off", "hung")
-    assert status(answer, "guest-kvm-run") == "fail"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
-
-
-def test_a_crashed_run_claims_nothing(tmp_path: Path) -> None:
-    def crash() -> Iterator[Step]:
-        yield "api", "12"
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    answer = probe.examine(str(build(tmp_path, AMD)), work=crash)
-    assert (answer["verdict"], answer["cause"]) == ("unknown", "crashed")
-    judged_well(answer)
-
-
-def test_python_without_ctypes_claims_nothing(tmp_path: Path) -> None:
-    def bare() -> Iterator[Step]:
-        yield from played(upto="run")()
-        raise ImportError("No module named '_ctypes'")
-
-    answer = probe.examine(str(build(tmp_path, AMD)), work=bare)
-    assert (answer["verdict"], answer["cause"]) == ("unknown", "not-run")
-    assert "_ctypes" in evidence(answer, "guest-kvm-run")
-    judged_well(answer)
+BARE: Files = {"/proc/cpuinfo": cpuinfo("AuthenticAMD", "svm")}  # not one that was given a hypervisor
 
 
 @pytest.mark.parametrize(
@@ -226,6 +158,9 @@ def test_python_without_ctypes_claims_nothing(tmp_path: Path) -> None:
         ({"/sys/hypervisor/type": "xen\n"}, "xen"),
         ({"/sys/class/dmi/id/sys_vendor": None}, "unnamed"),
         ({"/sys/class/dmi/id/sys_vendor": None, "/proc/cpuinfo": cpuinfo("AuthenticAMD", "svm")}, "none"),
+        (BARE | {"/sys/class/dmi/id/sys_vendor": "Microsoft Corporation\n"}, "none"),
+        (BARE | {"/sys/hypervisor/type": "xen\n"}, "xen"),
+        ({"/proc/cpuinfo": "vendor_id\t: AuthenticAMD\n"}, "unknown"),
         (
             {"/dev/cpu/0/cpuid": Sparse(**{"1": leaf(1 << 31), "40000000": b"\0\0\0\x40Microsoft Hv"})},
             "microsoft",
@@ -236,6 +171,80 @@ def test_hypervisor_is_named(tmp_path: Path, files: Files, name: str) -> None:
     answer = probe.examine(str(build(tmp_path, AMD | files)))
     assert answer["machine"]["hypervisor"] == name
     assert name in evidence(answer, "guest-hypervisor")
+
+
+def test_of_another_architecture_no_hypervisor_is_claimed(tmp_path: Path) -> None:
+    answer = probe.examine(str(build(tmp_path, {"/proc/cpuinfo": "CPU implementer\t: 0x41\n"})))
+    assert answer["machine"]["hypervisor"] == "unknown"
+
+
+def test_own_driver_counts_first(tmp_path: Path) -> None:
+    """A kernel with both drivers built in."""
+    both = AMD | {"/sys/module/kvm_intel/parameters/nested": "N\n", "/sys/module/kvm_pvm/uevent": ""}
+    answer = probe.examine(str(build(tmp_path, both)))
+    assert evidence(answer, "guest-module") == "loaded: kvm_amd, kvm_pvm"
+    assert evidence(answer, "guest-module-params") == "nested=1, npt=Y"
+
+
+@pytest.mark.parametrize("log", ["", "6,1,2,-;kvm: no hardware support\n"])
+def test_evidence_ends_in_no_stray_stop(tmp_path: Path, log: str) -> None:
+    answer = probe.examine(str(build(tmp_path, AMD | NOT_LOADED | NO_SVM | {"/dev/kmsg": log})))
+    words = " and CPUID. kvm: no hardware support" if log else " and CPUID"
+    assert evidence(answer, "guest-cpu-flag") == "no svm in /proc/cpuinfo" + words
+
+
+def test_a_flag_is_not_hidden_where_cpuinfo_cannot_be_read(tmp_path: Path) -> None:
+    unread: Files = {"/proc/cpuinfo": "vendor_id\t: AuthenticAMD\n"}
+    has: Files = {"/dev/cpu/0/cpuid": Sparse(**{"80000001": leaf(1 << 2)})}
+    answer = probe.examine(str(build(tmp_path, AMD | NOT_LOADED | unread | has)))
+    assert evidence(answer, "guest-cpu-flag") == "svm in CPUID"
+    assert (status(answer, "guest-firmware"), answer["cause"]) == ("unknown", "module-not-loaded")
+
+
+def test_a_container_is_not_told_to_install_modules(tmp_path: Path) -> None:
+    files = AMD | NOT_LOADED | {MODULES: None, "/.dockerenv": ""}
+    answer = probe.examine(str(build(tmp_path, files)))
+    assert (answer["verdict"], answer["cause"]) == ("off", "container")
+    assert status(answer, "guest-module") == "unknown"
+    assert f"the modules of kernel {KERNEL} are not on this disk" in evidence(answer, "guest-module")
+    judged_well(answer)
+
+
+def test_a_containers_cure_is_one_sentence(tmp_path: Path) -> None:
+    answer = probe.examine(str(build(tmp_path, AMD | {"/.dockerenv": ""})))
+    cure = next(f["cure"] for f in answer["findings"] if f["check"] == "guest-container")
+    assert cure == "if /dev/kvm does not open here, start the container with --device /dev/kvm"
+
+
+GROUP = next(group for group in grp.getgrall() if group.gr_gid)
+ADMISSIONS = {
+    "root's alone": (0o600, 0, "chgrp kvm"),
+    "open to root's group": (0o660, 0, "chgrp kvm"),
+    "open to a group": (0o660, GROUP.gr_gid, f"usermod -aG {GROUP.gr_name} USER"),
+    "closed to its group": (0o600, GROUP.gr_gid, "chgrp kvm"),
+    "a group may read it": (0o640, GROUP.gr_gid, "chgrp kvm"),
+    "a group without a name": (0o660, 4_000_000_000, "chgrp kvm"),
+}
+
+
+@pytest.mark.parametrize(("mode", "gid", "cure"), ADMISSIONS.values(), ids=ADMISSIONS)
+def test_who_is_kept_out_is_not_sent_into_roots_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, gid: int, cure: str
+) -> None:
+    def denied(machine: Any) -> tuple[str, str]:
+        machine.mode, machine.group = mode, gid
+        return "denied", "/dev/kvm: Permission denied"
+
+    monkeypatch.setattr(probe._Machine, "find_node", denied)
+    root = str(build(tmp_path, AMD))
+    for uid in (0, 1000):
+        monkeypatch.setattr(os, "getuid", lambda uid=uid: uid)
+        answer = probe.examine(root)
+        said = next(f["cure"] for f in answer["findings"] if f["check"] == "guest-device-access")
+        assert answer["cause"] == "device-denied"
+        assert (cure if uid else "--device /dev/kvm") in said
+        assert "-aG root" not in said
+        judged_well(answer)
 
 
 def test_the_machines_words_are_bounded_and_clean(tmp_path: Path) -> None:

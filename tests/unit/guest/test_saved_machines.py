@@ -25,6 +25,14 @@ from tests.unit.guest.machines import (
 )
 
 SEV_WORDS = "Memory Encryption Features active: AMD SEV"
+OLD_SEV_WORDS = "AMD Memory Encryption Features active: SEV"  # up to Linux 5.17
+BOTH_BUILT_IN: Files = {
+    "/sys/module/kvm_amd/parameters/nested": "1\n",
+    "/sys/module/kvm_intel/parameters/nested": "Y\n",
+    MODULES: None,
+    BUILTIN: "kernel/arch/x86/kvm/kvm-amd.ko\nkernel/arch/x86/kvm/kvm-intel.ko\n",
+}
+XEN: Files = {"/sys/hypervisor/type": "xen\n"}
 
 MACHINES: dict[str, tuple[Files, str | None]] = {
     "healthy AMD": (AMD, "not-run"),
@@ -44,6 +52,14 @@ MACHINES: dict[str, tuple[Files, str | None]] = {
     ),
     "module not loaded": (AMD | NOT_LOADED, "module-not-loaded"),
     "only the other vendor's module on disk": (AMD | NOT_LOADED | {MODULES: INTEL[MODULES]}, "module-absent"),
+    "both modules built in, no flag": (AMD | NOT_LOADED | NO_SVM | BOTH_BUILT_IN, "no-cpu-flag"),
+    "both modules built in, no flag, stale node": (AMD | STALE | NO_SVM | BOTH_BUILT_IN, "no-cpu-flag"),
+    "both modules built in, locked": (
+        AMD | NOT_LOADED | BOTH_BUILT_IN | {"/dev/kmsg": "3,1,2,-;kvm: disabled by bios\n"},
+        "firmware-locked",
+    ),
+    "both modules built in, and well": (AMD | BOTH_BUILT_IN, "not-run"),
+    "both modules, no /proc/misc": (AMD | BOTH_BUILT_IN | {"/proc/misc": None}, "not-run"),
     "module absent": (AMD | NOT_LOADED | {MODULES: None}, "module-absent"),
     "module absent, stale node": (AMD | STALE | {MODULES: None}, "module-absent"),
     "module built in, but did not start": (
@@ -95,12 +111,32 @@ MACHINES: dict[str, tuple[Files, str | None]] = {
     "no node in Docker": (AMD | {"/dev/kvm": None, "/.dockerenv": ""}, "container"),
     "no node in Podman": (AMD | {"/dev/kvm": None, "/run/.containerenv": ""}, "container"),
     "no node in LXC": (AMD | {"/dev/kvm": None, "/proc/1/environ": "HOME=/\0container=lxc\0"}, "container"),
+    "no node, and a variable that only ends like it": (
+        AMD | {"/dev/kvm": None, "/proc/1/environ": "HOME=/\0no_container=lxc\0"},
+        "device-missing",
+    ),
+    "no node where the first variable tells": (
+        AMD | {"/dev/kvm": None, "/proc/1/environ": "container=podman\0HOME=/\0"},
+        "container",
+    ),
+    "container without modules on its disk": (
+        AMD | NOT_LOADED | {MODULES: None, "/.dockerenv": ""},
+        "container",
+    ),
     "no node in a pod": (AMD | {"/dev/kvm": None, "/proc/1/cgroup": "0::/kubepods.slice/x\n"}, "container"),
     "container without a module": (AMD | NOT_LOADED | {"/.dockerenv": ""}, "module-not-loaded"),
     "SEV device": (AMD | {"/dev/sev-guest": ""}, "confidential-guest"),
     "SEV in the log": (
         AMD | NOT_LOADED | NO_SVM | {"/dev/kmsg": f"6,1,2,-;{SEV_WORDS} SEV-SNP\n"},
         "confidential-guest",
+    ),
+    "SEV in an older log": (
+        AMD | NOT_LOADED | NO_SVM | {"/dev/kmsg": f"6,1,2,-;{OLD_SEV_WORDS} SEV-ES\n"},
+        "confidential-guest",
+    ),
+    "an older host that encrypts its memory": (
+        AMD | {"/dev/kmsg": "6,1,2,-;AMD Memory Encryption Features active: SME\n"},
+        "not-run",
     ),
     "a host that encrypts its memory": (
         AMD | {"/dev/kmsg": "6,1,2,-;Memory Encryption Features active: AMD SME\n"},
@@ -145,6 +181,10 @@ MACHINES: dict[str, tuple[Files, str | None]] = {
     "CPUID has vmx, cpuinfo not": (
         INTEL | NOT_LOADED | NO_VMX | {"/dev/cpu/0/cpuid": Sparse(**{"1": leaf(1 << 5)})},
         "firmware-locked",
+    ),
+    "CPUID has vmx, cpuinfo not: Xen": (
+        INTEL | NOT_LOADED | NO_VMX | XEN | {"/dev/cpu/0/cpuid": Sparse(**{"1": leaf(1 << 5)})},
+        "no-cpu-flag",
     ),
     "CPUID has svm, cpuinfo not": (
         AMD | NOT_LOADED | NO_SVM | {"/dev/cpu/0/cpuid": Sparse(**{"80000001": leaf(1 << 2)})},

@@ -44,11 +44,14 @@ def with_findings(*findings: object, **fields: object) -> Answer:
     return {**good(), "findings": list(findings), **fields}
 
 
+def changed(*changes: Answer, **fields: object) -> Answer:
+    """The good answer, with those findings in the place of its own."""
+    new = {f["check"]: f for f in changes}
+    return with_findings(*(new.get(f["check"], f) for f in good()["findings"]), **fields)
+
+
 def failing(check: str, cause: str) -> Answer:
-    others = [f for f in good()["findings"] if f["check"] not in (check, PROOF)]
-    return with_findings(
-        *others, finding(check, "fail", cause=cause), finding(PROOF, "skip"), verdict="off", cause=cause
-    )
+    return changed(finding(check, "fail", cause=cause), finding(PROOF, "skip"), verdict="off", cause=cause)
 
 
 def proof_status(probed: Probed) -> Status:
@@ -99,30 +102,31 @@ def test_a_proof_is_a_proof() -> None:
     [
         pytest.param(failing("guest-cpu-flag", "no-cpu-flag"), Status.FAIL, "off", id="off"),
         pytest.param(
-            with_findings(
-                finding(PROOF),
-                finding("guest-kvm-speed", "fail"),
-                verdict="works-emulated",
-                cause="emulated",
-            ),
+            changed(finding("guest-kvm-speed", "fail"), verdict="works-emulated", cause="emulated"),
             Status.FAIL,
             "works-emulated",
             id="emulated",
         ),
         pytest.param(
-            with_findings(finding(PROOF, "unknown"), verdict="unknown", cause="not-run"),
+            changed(finding(PROOF, "unknown"), verdict="unknown", cause="not-run"),
             Status.UNKNOWN,
             "unknown",
             id="unknown",
         ),
         pytest.param(
-            with_findings(finding(PROOF, "unknown"), verdict="unknown", cause="not-proven"),
+            changed(finding(PROOF, "skip"), verdict="unknown", cause="unsupported-arch"),
             Status.UNKNOWN,
-            "not-proven",
-            id="read by the shell",
+            "unknown",
+            id="unknown, and not asked",
         ),
         pytest.param(
-            with_findings(verdict="off", cause="hung"), Status.UNKNOWN, "off", id="off for no reason"
+            changed(finding("guest-kvm-exit-latency", "warn")), Status.PASS, "works", id="slow exits"
+        ),
+        pytest.param(
+            changed(finding("guest-kvm-speed", "unknown"), verdict="unknown", cause="hung"),
+            Status.UNKNOWN,
+            "unknown",
+            id="hung after the proof",
         ),
     ],
 )
@@ -132,6 +136,14 @@ def test_other_honest_answers(answer: Answer, conclusion: Status, verdict: str) 
     assert any(f.check == PROOF for f in probed.findings)
 
 
+def test_what_broke_off_after_the_proof_says_so() -> None:
+    late = finding("guest-kvm-speed", "unknown", cure="look at dmesg")
+    answer = changed(late, verdict="unknown", cause="hung", summary="no answer in 8 s")
+    (proof,) = (f for f in judge_answer(answer, channel="ssh").findings if f.check == PROOF)
+    assert (proof.status, proof.cure) == (Status.UNKNOWN, "look at dmesg")
+    assert "no answer in 8 s" in proof.evidence
+
+
 # --- lies
 
 
@@ -139,24 +151,60 @@ def without(field: str) -> Lie:
     return lambda a: {name: value for name, value in a.items() if name != field}
 
 
+def saying(check: str, status: str) -> Lie:
+    return lambda a: changed(finding(check, status))
+
+
 PASSED, FAILED = finding(PROOF), finding("guest-module", "fail")
+READ = with_findings(
+    finding("guest-cpu-flag"), finding(PROOF, "unknown"), verdict="unknown", cause="not-proven"
+)
 LIES: dict[str, Lie] = {
     "no object": lambda a: [a],
     "null": lambda a: None,
     "a bare word": lambda a: "works",
     "empty": lambda a: {},
     "works without the proof": lambda a: with_findings(*[f for f in a["findings"] if f["check"] != PROOF]),
-    "works with a skipped proof": lambda a: with_findings(finding(PROOF, "skip")),
-    "works with an unknown proof": lambda a: with_findings(finding(PROOF, "unknown")),
+    "works with a skipped proof": saying(PROOF, "skip"),
+    "works with an unknown proof": saying(PROOF, "unknown"),
     "works with nothing": lambda a: with_findings(),
-    "works with a failure": lambda a: with_findings(PASSED, FAILED),
+    "works with a failure": saying("guest-module", "fail"),
+    "works with the proof alone": lambda a: with_findings(PASSED),
+    "works with one check missing": lambda a: with_findings(*a["findings"][:-1]),
+    **{
+        f"works with {status} of {subject}": saying(f"guest-kvm-{subject}", status)
+        for subject in ("api", "create", "vcpu", "speed")
+        for status in ("skip", "unknown", "warn")
+    },
+    "works with an open end": saying("guest-kvm-exit-latency", "unknown"),
+    "emulated, and not run": lambda a: changed(
+        finding(PROOF, "skip"), finding("guest-kvm-speed", "fail"), verdict="works-emulated", cause="emulated"
+    ),
+    "emulated at full speed": lambda a: changed(FAILED, verdict="works-emulated", cause="emulated"),
+    "off for no reason": lambda a: changed(finding(PROOF, "skip"), verdict="off", cause="hung"),
+    "no flag, and another failure": lambda a: failing("guest-module", "no-cpu-flag"),
+    "no flag, said by nothing": lambda a: changed(
+        finding(PROOF, "unknown"), verdict="unknown", cause="no-cpu-flag"
+    ),
+    "no flag, and guest code ran": lambda a: changed(
+        finding("guest-cpu-flag", "fail"), verdict="off", cause="no-cpu-flag"
+    ),
+    "unknown with a failure": lambda a: changed(
+        FAILED, finding(PROOF, "unknown"), verdict="unknown", cause="not-run"
+    ),
+    "unknown, but proven": lambda a: a | {"verdict": "unknown", "cause": "hung"},
+    "unknown with one check missing": lambda a: with_findings(
+        *[f for f in changed(finding(PROOF, "unknown"))["findings"] if f["check"] != "guest-vhost"],
+        verdict="unknown",
+        cause="not-run",
+    ),
+    "a shell's reading from Python": lambda a: READ,
     "works with a cause": lambda a: a | {"cause": "no-cpu-flag"},
-    "off, but proven": lambda a: a | {"verdict": "off", "cause": "no-cpu-flag"},
+    "off, but proven": lambda a: a | {"verdict": "off", "cause": "hung"},
     "the proof, and the contrary": lambda a: with_findings(PASSED, finding(PROOF, "unknown")),
     "a failure after hundreds of findings": lambda a: with_findings(
         PASSED, *[finding(f"guest-{n}") for n in range(500)], FAILED
     ),
-    "hundreds of findings": lambda a: with_findings(PASSED, *[finding(f"guest-{n}") for n in range(500)]),
     "another schema": lambda a: a | {"schema_version": 2},
     "a schema of text": lambda a: a | {"schema_version": "1"},
     "unknown verdict": lambda a: a | {"verdict": "perfect"},
@@ -211,9 +259,10 @@ def test_a_lie_proves_nothing(lie: Lie) -> None:
 @pytest.mark.parametrize("place", ["evidence", "cure", "summary"])
 def test_foreign_text_becomes_one_bounded_printable_line(text: str, place: str) -> None:
     if place == "summary":
-        answer = with_findings(summary=text, verdict="unknown", cause="not-run")
+        answer = changed(finding(PROOF, "skip"), summary=text, verdict="unknown", cause="not-run")
     else:
-        answer = with_findings(finding(PROOF, **{place: text}))
+        answer = changed(finding(PROOF, **{place: text}))
+    assert len(judge_answer(answer, channel="ssh").findings) == len(CHECKS)
     for found in judge_answer(answer, channel="ssh").findings:
         for line in (found.evidence, found.cure):
             assert line.isprintable()
@@ -246,7 +295,7 @@ def test_no_answer_proves_nothing(done: Completed) -> None:
 
 def test_no_depth_of_nesting_is_an_exception() -> None:
     for depth in range(0, 1100, 3):
-        answer = json.dumps(with_findings(summary=0, verdict="unknown", cause="not-run"))
+        answer = json.dumps(changed(finding(PROOF, "skip"), summary=0, verdict="unknown", cause="not-run"))
         deep = answer.replace('"summary": 0', f'"summary": {"[" * depth}{"]" * depth}')
         assert deep != answer
         assert proof_status(probe_guest(Guest(python3=Completed(3, deep.encode(), b"")), timeout=5)) is (
@@ -281,7 +330,8 @@ def test_one_field_of_anything_never_makes_a_failure_or_an_exception(field: str,
 
 @given(st.sampled_from(("check", "status", "evidence", "cure", "cause")), JSON)
 def test_a_proof_of_anything_is_none(field: str, value: object) -> None:
-    probed = judge_answer(with_findings({**finding(PROOF), field: value}), channel="ssh")
+    others = (f for f in good()["findings"] if f["check"] != PROOF)
+    probed = judge_answer(with_findings(*others, {**finding(PROOF), field: value}), channel="ssh")
     if proof_status(probed) is Status.PASS:
         assert field in ("evidence", "cure", "cause") or value == finding(PROOF)[field]
         assert all(f.evidence.isprintable() and f.cure.isprintable() for f in probed.findings)
@@ -289,7 +339,9 @@ def test_a_proof_of_anything_is_none(field: str, value: object) -> None:
 
 # --- the way in
 
-UNPROVEN = with_findings(finding(PROOF, "unknown"), verdict="unknown", cause="not-proven")
+OFF = with_findings(
+    finding("guest-cpu-flag", "fail"), finding(PROOF, "skip"), verdict="off", cause="no-cpu-flag"
+)
 
 
 @pytest.mark.parametrize(
@@ -297,13 +349,13 @@ UNPROVEN = with_findings(finding(PROOF, "unknown"), verdict="unknown", cause="no
     [
         pytest.param({"python3": said(good())}, "python3", "probe.py", "works", id="python3"),
         pytest.param(
-            {"platform_python": said(good()), "sh": said(UNPROVEN)},
+            {"platform_python": said(good()), "sh": said(READ)},
             "/usr/libexec/platform-python",
             "probe.py",
             "works",
             id="RHEL 8's own Python",
         ),
-        pytest.param({"sh": said(UNPROVEN, 3)}, "sh", "reading.sh", "not-proven", id="a shell only"),
+        pytest.param({"sh": said(READ, 3)}, "sh", "reading.sh", "not-proven", id="a shell only"),
         pytest.param({}, "sh", "reading.sh", "unknown", id="nothing at all"),
     ],
 )
@@ -318,9 +370,12 @@ def test_which_program_reads_the_probe(
 
 
 def test_a_shells_reading_can_fail_and_never_prove() -> None:
-    assert proof_status(probe_guest(Guest(sh=said(UNPROVEN, 3)), timeout=5)) is Status.UNKNOWN
-    broken = failing("guest-cpu-flag", "no-cpu-flag")
-    assert proof_status(probe_guest(Guest(sh=said(broken, 1)), timeout=5)) is Status.FAIL
+    assert proof_status(probe_guest(Guest(sh=said(READ, 3)), timeout=5)) is Status.UNKNOWN
+    assert proof_status(probe_guest(Guest(sh=said(OFF, 1)), timeout=5)) is Status.FAIL
+    emulated = changed(finding("guest-kvm-speed", "fail"), verdict="works-emulated", cause="emulated")
+    for lie in (good(), with_findings(PASSED), emulated, changed(FAILED, verdict="off", cause="hung")):
+        probed = probe_guest(Guest(sh=said(lie)), timeout=5)
+        assert (proof_status(probed), probed.proof.verdict) == (Status.UNKNOWN, "unknown")
 
 
 def test_modules_are_loaded_only_where_that_is_asked() -> None:
