@@ -148,6 +148,17 @@ def test_paused_vm_is_resumed_by_its_cure(rig: LibvirtRig) -> None:
     assert backend.read(vm).power is Power.RUNNING
 
 
+def test_vm_suspended_by_its_guest_is_woken_by_its_cure(rig: LibvirtRig) -> None:
+    name = rig.make()
+    rig.lab.virsh("dompmsuspend", name, "mem")
+    wait_for(lambda: rig.lab.virsh("domstate", name).strip() == "pmsuspended", 30, "the guest to sleep")
+    backend, vm = opened(rig, name)
+    (finding,) = found(backend, vm, "vm-suspended")
+    assert "power management" in finding.evidence
+    rig.run_in_a_shell(finding.cure)
+    wait_for(lambda: backend.read(vm).power is Power.RUNNING, 30, "the guest to wake")
+
+
 def test_host_model_under_emulation_has_the_svm_of_its_base_model(rig: LibvirtRig) -> None:
     """libvirt's host-model of QEMU's emulation is EPYC, which contains svm, so that it does not list it."""
     name = rig.make(running=False)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from nestvirt.backends.libvirt import LibvirtBackend
 from nestvirt.backends.libvirt.connection import Connection
+from nestvirt.errors import ConnectionFailed, MissingExtra
+from nestvirt.model import Target
 from tests.unit.backends.fakes import FakeConnection, FakeLibvirt, FakeLibvirtError
 
 
@@ -73,3 +77,17 @@ def test_at_a_ctrl_c_a_connection_attempt_is_left_alone(
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
         connection.within(3600, threading.Event().wait, abandon=True)
+
+
+def test_cure_of_a_failed_connection_can_be_pasted_into_a_shell() -> None:
+    refused = FakeLibvirtError("Failed to connect socket: Connection refused", 38, 7)
+    with pytest.raises(ConnectionFailed) as caught:
+        Connection(FakeLibvirt(refused), "qemu+unix:///session?socket=/a b&c")
+    assert caught.value.cure.endswith("virsh -c 'qemu+unix:///session?socket=/a b&c' list")
+
+
+def test_missing_package_is_installed_from_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    with pytest.raises(MissingExtra) as caught:
+        LibvirtBackend.connect(Target("libvirt", "x"), {"uri": "qemu:///system"})
+    assert "in nestvirt's checkout: pip install '.[libvirt]'" in caught.value.cure
