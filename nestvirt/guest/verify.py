@@ -70,9 +70,9 @@ def saved_machine(root: str | None) -> str:
     Raises:
         TargetError: it is no directory.
     """
-    if root is not None and not Path(root).is_dir():
+    if root is not None and not (root and Path(root).is_dir()):
         raise TargetError(
-            f"{printable(root, 200)} is not a saved machine",
+            f"{printable(root, 200)!r} is not a saved machine",
             evidence="there is no such directory",
             cure="name the directory that holds its /proc, /sys and /dev",
         )
