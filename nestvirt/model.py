@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nestvirt.errors import TargetError
@@ -111,10 +111,6 @@ class Change:
     setting: str
     before: str | None
     after: str | None
-
-    def undone(self) -> Change:
-        """The change that takes this one back."""
-        return replace(self, before=self.after, after=self.before)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
@@ -25,9 +25,6 @@ class Facts(Protocol):
 
 class Backend(Protocol):
     """Reads and writes one hypervisor. It decides nothing: the engine is the only place with an order."""
-
-    accepts_cpu: ClassVar[bool]
-    """True where Goal.cpu means something to this hypervisor."""
 
     endpoint: Mapping[str, str]
     """What connects to the same hypervisor again (an address, never a secret); kept in the journal."""

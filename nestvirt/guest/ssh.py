@@ -82,28 +82,32 @@ def _run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Comple
         source.write(stdin)
         source.seek(0)
         process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process, selectors.DefaultSelector() as selector:
-        assert process.stdout is not None  # noqa: S101 - both are pipes
-        assert process.stderr is not None  # noqa: S101
-        kept = {process.stdout: bytearray(), process.stderr: bytearray()}
-        for stream in kept:
-            selector.register(stream, selectors.EVENT_READ)
+    with process:
         try:
-            while selector.get_map() and max(map(len, kept.values())) <= OUTPUT_LIMIT:
-                ready = selector.select(max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    raise subprocess.TimeoutExpired(command, timeout)
-                for key, _ in ready:
-                    stream = process.stdout if key.fileobj is process.stdout else process.stderr
-                    chunk = os.read(key.fd, 65536)
-                    kept[stream] += chunk
-                    if not chunk:
-                        selector.unregister(stream)
-            flooded = bool(selector.get_map())
+            stdout, stderr, flooded = _drain(process, deadline)
             if flooded:
                 process.kill()
             code = process.wait(max(0.1, deadline - time.monotonic()))
-        except BaseException:
-            process.kill()
-            raise
-        return clipped(code, bytes(kept[process.stdout]), bytes(kept[process.stderr]), truncated=flooded)
+        finally:
+            process.kill()  # does nothing to one that has ended
+    return clipped(code, stdout, stderr, truncated=flooded)
+
+
+def _drain(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool]:
+    """Read both outputs until they end, or one of them exceeds the limit; the last says whether one did."""
+    streams = {stream: bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
+    with selectors.DefaultSelector() as selector:
+        for stream, kept in streams.items():
+            selector.register(stream, selectors.EVENT_READ, kept)
+        while selector.get_map() and max(map(len, streams.values())) <= OUTPUT_LIMIT:
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, deadline)
+            for key, _ in ready:
+                chunk = os.read(key.fd, 65536)
+                key.data.extend(chunk)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+        flooded = bool(selector.get_map())
+    stdout, stderr = streams.values()
+    return bytes(stdout), bytes(stderr), flooded

@@ -4,33 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli_on_a_vm import Shell, same_configuration
-from tests.lab import LabError, need
-from tests.lab.libvirtd import LibvirtLab
-from tests.peers.libvirt_rig import LibvirtRig
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[LibvirtLab]:
-    try:
-        lab = LibvirtLab()
-    except (LabError, OSError) as error:
-        need(error, "the lab's libvirtd cannot be brought up")
-        raise
-    with lab:
-        yield lab
-
-
-@pytest.fixture
-def shell(lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
-    rig = LibvirtRig(lab)
-    yield Shell(rig, tmp_path / "state")
-    rig.remove_all()
+from tests.e2e.shell import Shell, same_configuration
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.7, 1.1, 1.5])

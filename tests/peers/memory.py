@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
@@ -75,8 +75,6 @@ class MemoryGuest:
 
 class MemoryBackend:
     """See Backend. The endpoint is the file's path; ``password`` may be wrong, and the file may be away."""
-
-    accepts_cpu: ClassVar[bool] = False
 
     def __init__(self, endpoint: Mapping[str, str]) -> None:
         self.endpoint = endpoint

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestvirt.errors import TargetError
-from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Report, Status, Target
+from nestvirt.model import PROOF, Finding, Goal, Layer, Report, Status, Target
 
 ON, OFF = Goal(), Goal(nested=False)
 
@@ -51,14 +51,6 @@ def test_every_target_comes_back(backend: str, name: str, profile: str | None) -
 def test_a_profile_that_could_not_be_read_back_is_refused(profile: str) -> None:
     with pytest.raises(TargetError):
         Target("libvirt", "web-01", profile)
-
-
-@pytest.mark.parametrize(
-    "change", [Change("cpu", None, "<cpu/>"), Change("cpu", "a", None), Change("cpu", "a", "b")]
-)
-def test_a_change_is_undone_by_its_opposite(change: Change) -> None:
-    assert (change.undone().before, change.undone().after) == (change.after, change.before)
-    assert change.undone().undone() == change
 
 
 @pytest.mark.parametrize("status", list(Status))

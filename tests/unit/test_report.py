@@ -50,7 +50,7 @@ REPORTS = {
     "emulated": of(f"{PROOF} pass", "guest-kvm-speed fail", proof=proven("works-emulated")),
     "enabled": of(f"{PROOF} pass", proof=proven(), changes=(CPU,), run=RUN, remains=("power-cycle it",)),
     "disabled": of("vm-cpu pass", "guest-withdrawn pass", changes=(CPU,), run=RUN, goal=Goal(nested=False)),
-    "undone": of("vm-restored pass", changes=(CPU.undone(),), run=RUN, goal=None),
+    "undone": of("vm-restored pass", changes=(Change("cpu", CPU.after, CPU.before),), run=RUN, goal=None),
     "a setting that was not there": of(
         "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), goal=None
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from nestvirt.backends.libvirt import cpu_xml, host
@@ -39,8 +39,6 @@ _SEE_LOG = "look at the VM's log, /var/log/libvirt/qemu/NAME.log on its host"
 
 class LibvirtBackend:
     """One libvirt connection; see Backend."""
-
-    accepts_cpu: ClassVar[bool] = True
 
     def __init__(self, connection: Connection, endpoint: Mapping[str, str]) -> None:
         self._libvirt = connection.libvirt

@@ -1,0 +1,19 @@
+"""What the end-to-end tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.shell import Shell
+from tests.lab.libvirtd import LibvirtLab
+from tests.peers.libvirt_rig import LibvirtRig
+
+
+@pytest.fixture
+def shell(libvirt_lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
+    rig = LibvirtRig(libvirt_lab)
+    yield Shell(rig, tmp_path / "state")
+    rig.remove_all()
