@@ -96,8 +96,8 @@ def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]
             cure="remove or rename it",
         )
     asked = _profile(file, profile, backend) if profile else {}
+    _check_defaults(_table(file, "defaults"))
     defaults = _table(_table(file, "defaults"), backend)
-    _refuse_unknown(f"[defaults.{backend}]", set(defaults), backend)
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
     for setting in SETTINGS[backend]:
@@ -155,6 +155,17 @@ def _profile(file: dict[str, object], name: str, backend: str) -> dict[str, obje
         )
     _refuse_unknown(f"profile {name!r}", set(profile) - {"backend"}, backend)
     return profile
+
+
+def _check_defaults(tables: dict[str, object]) -> None:
+    for name in tables:
+        if name not in SETTINGS:
+            raise SettingsError(
+                f"[defaults] has what is no backend: {name}",
+                evidence=f"backends: {', '.join(sorted(SETTINGS))}",
+                cure=f"remove or rename it in {config_path()}",
+            )
+        _refuse_unknown(f"[defaults.{name}]", set(_table(tables, name)), name)
 
 
 def _refuse_unknown(where: str, given: set[str], backend: str) -> None:

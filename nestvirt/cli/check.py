@@ -29,7 +29,7 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
       nestvirt check --libvirt web-01 --ssh admin@web-01
     """
     if options["libvirt"] is None:
-        if options["connect"] or options["ssh"] or options["profile"]:
+        if any(options[name] for name in ("connect", "profile", "ssh", "ssh_config")):
             raise click.UsageError(
                 "--connect, --profile and --ssh go with a VM: name one with --libvirt NAME."
             )

@@ -47,7 +47,9 @@ def undo(
     """
     journal = Journal(settings.state_path())
     if listing:
-        return _list(journal, output)
+        if run is not None:
+            raise click.UsageError("--list takes no RUN.")
+        return _list(journal, output, vm)
     recorded = journal.find(run, vm)
     progress = Progress(quiet=quiet or output == "json")
     chosen = Chosen(timeout=timeout, connect=recorded.endpoint.get("uri"))
@@ -58,8 +60,8 @@ def undo(
     return finish(report, output)
 
 
-def _list(journal: Journal, output: str) -> int:
-    runs = [(run, _state(journal, run)) for run in journal.runs()]
+def _list(journal: Journal, output: str, vm: str | None = None) -> int:
+    runs = [(r, _state(journal, r)) for r in journal.runs() if vm is None or vm in (r.vm.name, r.vm.id)]
     if output == "json":
         rows = [
             {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": state}
@@ -72,7 +74,7 @@ def _list(journal: Journal, output: str) -> int:
     table = Table(box=None, pad_edge=False)
     table.add_column("run", min_width=22, no_wrap=True)  # never cut: it is what undo is told
     for name in ("time", "command", "target", "state"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for r, state in runs:
         table.add_row(r.id, r.time, r.command, printable(str(r.target), 60), state)
     stdout_console(width=None if sys.stdout.isatty() else 120).print(table if runs else "no runs yet")

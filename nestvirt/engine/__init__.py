@@ -38,6 +38,7 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
     probed = look_inside(session, facts, patience)
+    facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
         *believed(judged(session, facts, goal), probed),

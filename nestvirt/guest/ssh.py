@@ -27,6 +27,7 @@ class SshChannel:
     def __init__(self, destination: str, options: Sequence[str] = ()) -> None:
         self._command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options]
         self._destination = destination
+        self._by_hand = shlex.join(["ssh", "-o", "BatchMode=yes", *options, "--", destination, "true"])
 
     def ping(self, *, timeout: float) -> None:
         """Log in, again and again until the deadline; see Channel."""
@@ -60,13 +61,13 @@ class SshChannel:
             raise GuestUnreachable(
                 f"the guest did not answer over SSH within {timeout:.0f} s",
                 evidence=f"ssh {self._destination}",
-                cure=f"try: ssh {shlex.quote(self._destination)} true",
+                cure=f"try: {self._by_hand}",
             ) from error
         if done.code == 255:
             raise GuestUnreachable(
                 f"SSH to {self._destination} failed",
                 evidence=done.stderr.decode(errors="replace").strip()[-300:],
-                cure=f"make this work first: ssh -o BatchMode=yes {shlex.quote(self._destination)} true",
+                cure=f"make this work first: {self._by_hand}",
             )
         return done
 

@@ -121,6 +121,8 @@ def test_shell_completion(shell: str) -> None:
         pytest.param(["check", "--connect", MEMORY], "--connect", id="check: a URI without a VM"),
         pytest.param(["check", "--profile", "lab"], "--profile", id="check: a profile without a VM"),
         pytest.param(["check", "--ssh", "a@b"], "--ssh", id="check: a way in without a VM"),
+        pytest.param(["check", "--ssh-config", "f"], "--ssh", id="check: a way's file without a VM"),
+        pytest.param(["undo", "--list", "20260131-101500-1a2b3c"], "--list", id="a list of one run"),
         pytest.param(["check", "--libvirt", "x", "--root", "/"], "--root", id="a saved machine and a VM"),
         pytest.param(["check", "-o", "yaml"], "yaml", id="unknown format"),
         pytest.param(["enable", "--libvirt", "x", "--timeout", "0"], "--timeout", id="no time"),
@@ -334,6 +336,9 @@ def test_a_change_without_restart_is_pending_recorded_and_undone(vm: list[str]) 
     assert (done.returncode, answer["first_broken"]) == (1, "vm-cpu-pending")
     assert "power-cycle web-01" in answer["remains"][0]
     assert recorded() == ["applied"]
+    for name, count in (("web-01", 1), ("web-02", 0)):
+        listed = json.loads(nestvirt("undo", "--list", "--libvirt", name, "-o", "json").stdout)
+        assert len(listed["runs"]) == count
     undone = nestvirt("undo", answer["run"], "--yes", "-o", "json")
     VALIDATOR.validate(json.loads(undone.stdout))
     assert undone.returncode == 0

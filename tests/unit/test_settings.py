@@ -76,6 +76,7 @@ def test_an_empty_variable_is_none(config: Path, monkeypatch: pytest.MonkeyPatch
         pytest.param("[profiles]\nlab = 5", "lab", "lab", id="a profile is no table"),
         pytest.param("[defaults]\nlibvirt = 5", None, "libvirt", id="defaults are no table"),
         pytest.param("[defaults.libvirt]\nuri = 5", None, "uri", id="a default of another type"),
+        pytest.param('[defaults.libvrt]\nuri = "x"', None, "libvrt", id="a default of no backend"),
         pytest.param("[profiles.lab", None, "cannot be read", id="broken TOML"),
         pytest.param(b"\xff\xfe", None, "cannot be read", id="no UTF-8"),
     ],

@@ -128,7 +128,7 @@ def _vm_managed_save(facts: Domain, _goal: Goal) -> Iterator[Finding]:
     if facts.managed_save:
         evidence = "there is a managed save; the next start would bring back the CPU that it was saved with"
         start, shutdown = (virsh(facts.uri, command, facts.name) for command in ("start", "shutdown"))
-        cure = f"{start}, and when it has booted: {shutdown}"
+        cure = f"{start} && {shutdown}"
         yield Finding("vm-managed-save", Layer.VM, Status.FAIL, evidence, cure)
 
 

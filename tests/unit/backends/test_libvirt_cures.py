@@ -144,7 +144,7 @@ VIRSH = f"virsh -c {shlex.quote(URI)}"
         pytest.param(
             replace(stopped(), managed_save=True),
             "vm-managed-save",
-            f"{VIRSH} start {QUOTED}, and when it has booted: {VIRSH} shutdown {QUOTED}",
+            f"{VIRSH} start {QUOTED} && {VIRSH} shutdown {QUOTED}",
             id="managed save",
         ),
         pytest.param(

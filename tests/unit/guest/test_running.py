@@ -211,6 +211,18 @@ def test_a_blip_at_entry_does_not_make_an_emulated_guest_fast(monkeypatch: pytes
     assert probe._loops_per_s(spin) < 2 * 0.8e6
 
 
+def test_a_busy_machine_does_not_make_a_quick_guest_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, calls = Processor(50e-6, 500e6), iter(range(10**6))
+
+    def spin(count: int) -> None:
+        guest.spin(count)
+        if next(calls) % 3 < 2:
+            guest.now += 16e-3  # two of three times somebody else had the processor
+
+    monkeypatch.setattr(time, "perf_counter", guest.perf_counter)
+    assert probe._loops_per_s(spin) > 0.9 * 500e6
+
+
 def test_exits_that_take_for_ever_are_not_all_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = Processor(0.1, 1e9)
     guest = probe._Guest.__new__(probe._Guest)
