@@ -1,7 +1,6 @@
 """The probe on the machine that runs the tests, against a C program that asks the same of /dev/kvm."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 import pytest
 
 from nestvirt.guest import probe
+from tests.lab import need
 
-SOURCE = Path(probe.__file__)
 ORACLE_SOURCE = Path(__file__).parents[1] / "peers" / "kvmoracle.c"
 VERDICTS = {"runs": "works", "emulated": "works-emulated", "none": "off"}
 STEPS = {
@@ -23,10 +22,7 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        if os.environ.get("NESTVIRT_PEERS") == "required":
-            pytest.fail("gcc is missing, and NESTVIRT_PEERS=required")
-        pytest.skip("the oracle needs gcc")
+    need(shutil.which("gcc"), "the oracle needs gcc")
     program = tmp_path_factory.mktemp("oracle") / "kvmoracle"
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, ORACLE_SOURCE], check=True)
     return program
@@ -59,7 +55,8 @@ def test_numbers_are_of_one_kind(oracle: Path) -> None:
     """Both measure the same loop and the same kind of exit; ten times apart would be two different things."""
     said, numbers = ask(oracle), probe.examine()["numbers"]
     if said["class"] == "none":
-        pytest.skip("no guest code runs here")
+        assert not {"loops_per_s", "exit_ns"} & numbers.keys()
+        return
     for name in ("loops_per_s", "native_loops_per_s", "exit_ns"):
         assert 0.1 < numbers[name] / said[name] < 10, name
 
@@ -68,28 +65,6 @@ def test_numbers_are_of_one_kind(oracle: Path) -> None:
 def test_the_oracle_computes(oracle: Path, loops: int, factor: int) -> None:
     said = ask(oracle, loops, factor)
     if said["class"] == "none":
-        pytest.skip("no guest code runs here")
+        assert said["step"] in STEPS or said["step"] == "open"
+        return
     assert said["product"] == loops * factor % 2**32
-
-
-def test_a_user_who_may_not_open_the_device() -> None:
-    device = Path("/dev/kvm")
-    if os.geteuid() != 0 or not device.exists() or device.stat().st_mode & 6:
-        pytest.skip("this needs root, and a /dev/kvm that is not open to everybody")
-    with SOURCE.open("rb") as source:
-        done = subprocess.run(
-            ["python3", "-I", "-"],  # of the system: that user may not look into our environment
-            env={"PATH": "/usr/bin:/bin"},
-            stdin=source,
-            capture_output=True,
-            user=65534,
-            group=65534,
-            extra_groups=[],
-            check=False,
-        )
-    answer = json.loads(done.stdout)
-    assert (answer["verdict"], answer["cause"], done.returncode) == ("off", "device-denied", 1)
-    assert status(answer, "guest-device") == "pass"
-    cure = next(f["cure"] for f in answer["findings"] if f["check"] == "guest-device-access")
-    assert "usermod -aG" in cure
-    assert "root" not in cure.replace("as root", "")

@@ -102,8 +102,7 @@ def test_own_driver_counts_first(tmp_path: Path, shell: list[str]) -> None:
     ],
 )
 def test_nobody_is_sent_into_roots_group(shell: list[str], mode: int, gid: int, cure: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may make device nodes and become nobody")
+    need(os.geteuid() == 0, "only root may make device nodes and become nobody")
     with tempfile.TemporaryDirectory() as scratch:  # a place that others may enter
         root = build(Path(scratch), AMD)
         root.chmod(0o755)
