@@ -1,39 +1,29 @@
-"""Where a hypervisor is, and with what it is opened: options, environment, and the configuration file.
+"""Where a hypervisor is, and with what it is opened: options, environment, file, and keyring.
 
 Order: an option > a profile asked for by name > NESTVIRT_* > the ecosystem's own variable > the file's
-``[defaults.BACKEND]`` > the built-in default. Which source won can be shown; a value never is.
+``[defaults.BACKEND]`` > the built-in default > for secrets, the keyring. Which source won can be shown; a
+value never is.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from nestvirt import configfile
+from nestvirt.configfile import ConfigFile
 from nestvirt.errors import SettingsError
+from nestvirt.settings_table import CREDENTIALS as CREDENTIALS
+from nestvirt.settings_table import SETTINGS as SETTINGS
+from nestvirt.settings_table import Setting as Setting
 
+KEYRING = "nestvirt"
+"""The service under which the keyring holds secrets, for users such as ``proxmox:api_token``."""
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting that a backend can be given.
-
-    Attributes:
-        variables: environment variables in order of precedence.
-        default: the built-in value; None where there is none.
-    """
-
-    name: str
-    variables: tuple[str, ...]
-    default: str | None = None
-
-
-SETTINGS: dict[str, tuple[Setting, ...]] = {
-    # LIBVIRT_DEFAULT_URI is libvirt's own name for it (https://libvirt.org/uri.html).
-    "libvirt": (Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system"),),
-}
+_BOOLEANS = dict.fromkeys(("1", "true", "yes"), "true") | dict.fromkeys(("0", "false", "no"), "false")
 
 
 @dataclass(frozen=True)
@@ -41,11 +31,11 @@ class Endpoint:
     """Resolved settings of one backend.
 
     Attributes:
-        values: setting name to value.
+        values: setting name to value, secrets too: for the backend alone, and never shown.
         sources: setting name to where the value came from, for people.
     """
 
-    values: Mapping[str, str]
+    values: Mapping[str, str] = field(repr=False)
     sources: Mapping[str, str]
 
 
@@ -76,96 +66,203 @@ def _user_folder(kind: Literal["config", "state"], variable: str) -> Path:
         raise SettingsError("this user has no home folder", evidence=str(error), cure=cure) from error
 
 
-def resolve(backend: str, profile: str | None, options: Mapping[str, str | None]) -> Endpoint:
+def resolve(
+    backend: str,
+    profile: str | None,
+    options: Mapping[str, str | None],
+    recorded: Mapping[str, str] | None = None,
+) -> Endpoint:
     """Find a backend's settings.
 
     Args:
         backend: its name in SETTINGS.
         profile: a ``[profiles.NAME]`` table of the file, where the user asked for one.
         options: values given on the command line, by setting name; None for not given.
+        recorded: what an earlier run was connected with, to connect to the same again. Only the options
+            are above it. It has no secrets: where the backend knows any, they are looked for as ever; for
+            another backend nothing else is asked, so that its profile need not be there any more.
+
+    Returns:
+        What was found. Of several credentials there are those of the first source that has any, and of
+        one source the first of CREDENTIALS. A flag is "true", or not there.
 
     Raises:
         SettingsError: the file cannot be read or used, or the profile is not there or not of this backend.
     """
-    file = _read_config()
-    unknown = set(file) - {"profiles", "defaults"}
+    known = SETTINGS.get(backend, ())
+    layers: list[_Layer] = [
+        {s.name: (options.get(s.name), f"option --{s.option}") for s in known},
+        {name: (value, "the run's record") for name, value in (recorded or {}).items()},
+    ]
+    if recorded is None or any(setting.secret for setting in known):
+        layers += _asked_and_set(backend, profile)
+    found = _first_of_each(known, layers)
+    _settle_flags(known, found)
+    if not any(s.secret and s.name in found for s in known):
+        found |= _from_keyring(backend, profile, found, len(layers))
+    _settle_credentials(backend, found)
+    return Endpoint({n: f.value for n, f in found.items()}, {n: f.source for n, f in found.items()})
+
+
+def lacks_password(backend: str, values: Mapping[str, str]) -> bool:
+    """True where only a password is missing, so that its user could be asked for it."""
+    secrets = {setting.name for setting in SETTINGS[backend] if setting.secret}
+    asked = "password" in secrets and "username" in values and _over_https(values.get("endpoint", ""))
+    return asked and not secrets & set(values)
+
+
+class _Found(NamedTuple):
+    value: str
+    source: str
+    rank: int
+
+
+_Layer = Mapping[str, tuple[object, str]]
+"""What one source has: setting name to value and the source's name, for people."""
+
+
+def _asked_and_set(backend: str, profile: str | None) -> list[_Layer]:
+    """The sources from the profile down to the built-in defaults, in order."""
+    file = configfile.read(config_path(), required=bool(os.environ.get("NESTVIRT_CONFIG")))
+    unknown = set(file.tables) - {"profiles", "defaults"}
     if unknown:
         raise SettingsError(
             f"the configuration file has what nestvirt does not know: {', '.join(sorted(unknown))}",
-            evidence=f"{config_path()} may have [profiles.NAME] and [defaults.BACKEND]",
+            evidence=f"{file.path} may have [profiles.NAME] and [defaults.BACKEND]",
             cure="remove or rename it",
         )
     asked = _profile(file, profile, backend) if profile else {}
-    _check_defaults(_table(file, "defaults"))
-    defaults = _table(_table(file, "defaults"), backend)
-    values: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    for setting in SETTINGS[backend]:
-        candidates = [
-            (options.get(setting.name), f"option --{'connect' if setting.name == 'uri' else setting.name}"),
-            (asked.get(setting.name), f"profile {profile} in {config_path()}"),
-            *((os.environ.get(variable), variable) for variable in setting.variables),
-            (defaults.get(setting.name), f"[defaults.{backend}] in {config_path()}"),
-            (setting.default, "the built-in default"),
-        ]
-        for value, source in candidates:
-            if not isinstance(value, str | None):
-                raise SettingsError(
-                    f"{setting.name} has to be text",
-                    evidence=f"in {source} it is a {type(value).__name__}",
-                    cure="write it in quotes",
-                )
-            if value:
-                values[setting.name], sources[setting.name] = value, source
+    _check_defaults(file)
+    file.refuse_shared_secrets({s.name for known in SETTINGS.values() for s in known if s.secret})
+    known, defaults = SETTINGS[backend], file.table("defaults", backend)
+    return [
+        {name: (value, f"profile {profile} in {file.path}") for name, value in asked.items()},
+        {s.name: _variable(s.variables, ours=True) for s in known},
+        {s.name: _variable(s.variables, ours=False) for s in known},
+        {name: (value, f"[defaults.{backend}] in {file.path}") for name, value in defaults.items()},
+        {s.name: (s.default, "the built-in default") for s in known},
+    ]
+
+
+def _variable(names: Iterable[str], *, ours: bool) -> tuple[str, str]:
+    """The first variable that is set, of ours or of the others: its value, and its name."""
+    for name in names:
+        if name.startswith("NESTVIRT_") is ours and os.environ.get(name):
+            return os.environ[name], name
+    return "", ""
+
+
+def _first_of_each(known: Iterable[Setting], layers: Iterable[_Layer]) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for setting in known:
+        for rank, layer in enumerate(layers):
+            value, source = layer.get(setting.name, ("", ""))
+            text = _text(setting, value, source)
+            if text:
+                found[setting.name] = _Found(text, source, rank)
                 break
-    return Endpoint(values, sources)
+    return found
 
 
-def _read_config() -> dict[str, object]:
-    path = config_path()
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if os.environ.get("NESTVIRT_CONFIG"):
-            cure = "correct or unset NESTVIRT_CONFIG"
-            raise SettingsError("NESTVIRT_CONFIG names no file", evidence=str(error), cure=cure) from error
+def _text(setting: Setting, value: object, source: str) -> str:
+    """A value as text, a flag as "true" or "false"; empty where there is none."""
+    if setting.kind is not str and type(value) is setting.kind:
+        return str(value).lower()
+    if not isinstance(value, str | None):
+        seen, cure = f"in {source} it is a {type(value).__name__}", "write it in quotes"
+    elif not value or setting.kind is not bool:
+        return value or ""
+    elif value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    else:
+        seen, cure = f"in {source} it is neither 1, true, yes nor 0, false, no", "say true or false there"
+    wanted = {str: "text", int: "a number", bool: "true or false"}[setting.kind]
+    raise SettingsError(f"{setting.name} has to be {wanted}", evidence=seen, cure=cure)
+
+
+def _settle_flags(known: Iterable[Setting], found: dict[str, _Found]) -> None:
+    """Turn an opposite into what it negates, unless that was said first; a flag that is off is none."""
+    flags = [setting for setting in known if setting.kind is bool]
+    for setting in flags:
+        if setting.negates is not None and setting.name in found:
+            said, other = found.pop(setting.name), found.get(setting.negates)
+            if other is None or said.rank < other.rank:
+                found[setting.negates] = said._replace(value="false" if said.value == "true" else "true")
+    for setting in flags:
+        if setting.name in found and found[setting.name].value == "false":
+            del found[setting.name]
+
+
+def _settle_credentials(backend: str, found: dict[str, _Found]) -> None:
+    """Keep one complete way to say who one is. Where none is complete, the backend says what is missing."""
+    secrets = {setting.name for setting in SETTINGS.get(backend, ()) if setting.secret}
+    ways = CREDENTIALS.get(backend, ())
+    complete = [way for way in ways if set(way) <= set(found)]
+    if complete:
+        # What is no secret may be from anywhere: a token's name from a profile, its secret from a variable.
+        best = min(complete, key=lambda way: min(found[name].rank for name in way if name in secrets))
+        for name in {name for way in ways for name in way if name not in best} & set(found):
+            del found[name]
+
+
+def _from_keyring(
+    backend: str, profile: str | None, found: Mapping[str, _Found], rank: int
+) -> dict[str, _Found]:
+    """The first secret that is in the user's keyring, where the hypervisor's address asks for one."""
+    wanted = [way[0] for way in CREDENTIALS.get(backend, ()) if len(way) == 1]
+    if not wanted or "endpoint" not in found or not _over_https(found["endpoint"].value):
         return {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"the configuration file {path} cannot be read",
-            evidence=str(error),
-            cure="mend or remove that file",
-        ) from error
+    import keyring  # when asked, as it is slow to start
+    import keyring.errors
+
+    account = f"{backend}@{profile}" if profile else backend
+    for name in wanted:
+        if name == "password" and "username" not in found:
+            continue
+        try:
+            value = keyring.get_password(KEYRING, f"{account}:{name}")
+        except keyring.errors.KeyringError:  # locked, or there is none on this machine
+            return {}
+        if value:
+            return {name: _Found(value, "the keyring", rank)}
+    return {}
 
 
-def _profile(file: dict[str, object], name: str, backend: str) -> dict[str, object]:
-    profiles = _table(file, "profiles")
+def _over_https(endpoint: str) -> bool:
+    """Whether secrets are sent there; a mere host's name is one of HTTPS."""
+    scheme, separator, _ = endpoint.lower().partition("://")
+    return scheme == "https" if separator else scheme not in ("", "local")
+
+
+def _profile(file: ConfigFile, name: str, backend: str) -> dict[str, object]:
+    profiles = file.table("profiles")
     if name not in profiles:
         raise SettingsError(
             f"there is no profile {name!r}",
-            evidence=f"{config_path()} has: {', '.join(sorted(profiles)) or 'none'}",
+            evidence=f"{file.path} has: {', '.join(sorted(profiles)) or 'none'}",
             cure=f'add a table [profiles.{name}] with backend = "{backend}"',
         )
-    profile = _table(profiles, name)
+    profile = file.table("profiles", name)
     if profile.get("backend") != backend:
         raise SettingsError(
             f"profile {name!r} is not one of {backend}",
             evidence=f"its backend is {profile.get('backend')!r}",
             cure=f"name a profile whose backend is {backend!r}",
         )
-    _refuse_unknown(f"profile {name!r}", set(profile) - {"backend"}, backend)
+    del profile["backend"]
+    _refuse_unknown(f"profile {name!r}", set(profile), backend)
     return profile
 
 
-def _check_defaults(tables: dict[str, object]) -> None:
-    for name in tables:
+def _check_defaults(file: ConfigFile) -> None:
+    for name in file.table("defaults"):
         if name not in SETTINGS:
             raise SettingsError(
                 f"[defaults] has what is no backend: {name}",
                 evidence=f"backends: {', '.join(sorted(SETTINGS))}",
-                cure=f"remove or rename it in {config_path()}",
+                cure=f"remove or rename it in {file.path}",
             )
-        _refuse_unknown(f"[defaults.{name}]", set(_table(tables, name)), name)
+        _refuse_unknown(f"[defaults.{name}]", set(file.table("defaults", name)), name)
 
 
 def _refuse_unknown(where: str, given: set[str], backend: str) -> None:
@@ -176,14 +273,3 @@ def _refuse_unknown(where: str, given: set[str], backend: str) -> None:
             evidence=f"{backend} knows: {', '.join(s.name for s in SETTINGS[backend])}",
             cure="remove or rename them",
         )
-
-
-def _table(parent: dict[str, object], name: str) -> dict[str, object]:
-    table = parent.get(name, {})
-    if not isinstance(table, dict):
-        raise SettingsError(
-            f"{name} in the configuration file is not a table",
-            evidence=str(config_path()),
-            cure=f"write it as [{name}]",
-        )
-    return table

@@ -99,6 +99,34 @@ def test_a_folder_in_the_files_place_cannot_be_read(config: Path) -> None:
         resolved()
 
 
+# --- the file's permissions
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+@pytest.mark.parametrize("table", ["defaults.proxmox", "profiles.asked-by-nobody"])
+@pytest.mark.parametrize("name", ["password", "api_token", "token_secret"])
+def test_a_file_with_a_secret_is_its_users_alone(config: Path, mode: int, table: str, name: str) -> None:
+    config.write_text(f'[{table}]\n{name} = "s3cret"', encoding="utf-8")
+    config.chmod(mode)
+    with pytest.raises(SettingsError) as caught:
+        resolved()
+    told = f"{caught.value.message} {caught.value.evidence}"
+    assert caught.value.cure == f"chmod 600 {config}"
+    assert name in caught.value.evidence
+    assert "s3cret" not in told
+    config.chmod(0o600)
+    resolved()
+
+
+def test_a_file_without_a_secret_may_be_read_by_all(config: Path) -> None:
+    config.write_text('[defaults.proxmox]\nusername = "root@pam"', encoding="utf-8")
+    config.chmod(0o644)
+    assert resolved()[0] == "qemu:///system"
+
+
+# --- places
+
+
 @pytest.mark.parametrize(
     ("variables", "config_path", "state_path"),
     [
@@ -136,4 +164,37 @@ def test_places(
 def test_every_setting_has_a_variable_of_ours_first() -> None:
     for backend, known in settings.SETTINGS.items():
         for setting in known:
-            assert setting.variables[0] == f"NESTVIRT_{backend}_{setting.name}".upper()
+            if setting.negates is None:  # which has a name of ours itself
+                assert setting.variables[0] == f"NESTVIRT_{backend}_{setting.name}".upper()
+
+
+def test_no_option_takes_a_secret() -> None:
+    known = [setting for of_one in settings.SETTINGS.values() for setting in of_one]
+    assert [setting for setting in known if setting.secret]
+    assert not [setting for setting in known if setting.secret and (setting.option or setting.default)]
+
+
+def test_a_recorded_run_needs_no_profile_where_there_are_no_secrets(config: Path) -> None:
+    config.write_text("[broken", encoding="utf-8")
+    endpoint = settings.resolve("libvirt", "gone", {}, {"uri": "from:record"})
+    assert endpoint.values == {"uri": "from:record"}
+    assert endpoint.sources == {"uri": "the run's record"}
+    endpoint = settings.resolve("libvirt", "gone", {"uri": "from:option"}, {"uri": "from:record"})
+    assert endpoint.sources == {"uri": "option --connect"}
+
+
+@pytest.mark.parametrize(
+    ("values", "lacks"),
+    [
+        ({"endpoint": "https://pve1", "username": "root@pam"}, True),
+        ({"endpoint": "https://pve1", "username": "root@pam", "token_id": "ci"}, True),
+        ({"endpoint": "https://pve1", "username": "root@pam", "password": "p"}, False),
+        ({"endpoint": "https://pve1", "username": "root@pam", "token_secret": "p"}, False),
+        ({"endpoint": "https://pve1"}, False),
+        ({"endpoint": "ssh://root@pve1", "username": "root@pam"}, False),
+        ({"username": "root@pam"}, False),
+    ],
+)
+def test_where_only_a_password_is_missing(values: dict[str, str], lacks: bool) -> None:
+    assert settings.lacks_password("proxmox", values) is lacks
+    assert not settings.lacks_password("libvirt", {"uri": "qemu:///system"})

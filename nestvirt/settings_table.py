@@ -1,0 +1,73 @@
+"""Which settings each backend can be given, and what each is called in the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting that a backend can be given.
+
+    Attributes:
+        variables: environment variables in order of precedence: ours first, then those of other programs.
+        default: the built-in value; None where there is none.
+        option: the name of the command line's option for it, without dashes; None for none.
+        secret: whether it is kept from sight. It has no option, as everybody sees a process's arguments.
+        kind: what it is. The file may have numbers and booleans as such; a backend gets text.
+        negates: the setting of which this one says the opposite.
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    default: str | None = None
+    option: str | None = None
+    secret: bool = False
+    kind: type[str] | type[int] | type[bool] = str
+    negates: str | None = None
+
+
+# Other programs' variables: LIBVIRT_DEFAULT_URI is libvirt's own (https://libvirt.org/uri.html), PROXMOX_VE_*
+# are those of Terraform's and OpenTofu's bpg/proxmox, PROXMOX_* those of Ansible's community.proxmox.
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "libvirt": (
+        Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system", option="connect"),
+    ),
+    "proxmox": (
+        Setting(
+            "endpoint",
+            ("NESTVIRT_PROXMOX_ENDPOINT", "PROXMOX_VE_ENDPOINT", "PROXMOX_URL", "PROXMOX_HOST"),
+            option="connect",
+        ),
+        Setting("port", ("NESTVIRT_PROXMOX_PORT", "PROXMOX_PORT"), kind=int),
+        Setting(
+            "username",
+            ("NESTVIRT_PROXMOX_USERNAME", "PROXMOX_VE_USERNAME", "PROXMOX_USER"),
+            option="username",
+        ),
+        Setting(
+            "password",
+            ("NESTVIRT_PROXMOX_PASSWORD", "PROXMOX_VE_PASSWORD", "PROXMOX_PASSWORD"),
+            secret=True,
+        ),
+        Setting("api_token", ("NESTVIRT_PROXMOX_API_TOKEN", "PROXMOX_VE_API_TOKEN"), secret=True),
+        Setting("token_id", ("NESTVIRT_PROXMOX_TOKEN_ID", "PROXMOX_TOKEN_ID")),
+        Setting("token_secret", ("NESTVIRT_PROXMOX_TOKEN_SECRET", "PROXMOX_TOKEN_SECRET"), secret=True),
+        Setting("ca_file", ("NESTVIRT_PROXMOX_CA_FILE", "PROXMOX_CA_PATH"), option="ca-file"),
+        Setting("fingerprint", ("NESTVIRT_PROXMOX_FINGERPRINT",), option="fingerprint"),
+        Setting(
+            "insecure", ("NESTVIRT_PROXMOX_INSECURE", "PROXMOX_VE_INSECURE"), option="insecure", kind=bool
+        ),
+        Setting(
+            "validate_certs", ("PROXMOX_VALIDATE_CERTS", "PROXMOX_VERIFY_SSL"), kind=bool, negates="insecure"
+        ),
+        Setting("node_ssh", ("NESTVIRT_PROXMOX_NODE_SSH",), option="node-ssh"),
+        Setting("ssh_config", ("NESTVIRT_PROXMOX_SSH_CONFIG",)),
+    ),
+}
+"""What each backend can be given; its first setting is where the hypervisor is."""
+
+CREDENTIALS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "proxmox": (("api_token",), ("token_id", "token_secret"), ("password",)),
+}
+"""The ways to say who one is, each the settings that it takes all of; of one source, the first counts."""
