@@ -63,6 +63,14 @@ class Run:
         """How the run stands, in one word for people."""
         return self.outcome or "interrupted"
 
+    def is_of(self, vm: str | None, backend: str | None = None) -> bool:
+        """Whether it is a run of that VM, by its name, its id, or what the run was told; None: of any.
+
+        An id may be qualified by where it holds: 100 is ``100@pve1.example.com`` too.
+        """
+        names = (self.vm.name, self.vm.id, self.vm.id.partition("@")[0], self.target.name)
+        return (vm is None or vm in names) and (backend is None or backend == self.target.backend)
+
     @property
     def undoable(self) -> bool:
         """True where something may still differ from what the run found."""
@@ -207,18 +215,19 @@ class Journal:
         read = [self._read(path) for path in paths]
         return [run for run in read if run is not None]
 
-    def find(self, run_id: str | None, vm: str | None = None) -> Run:
+    def find(self, run_id: str | None, vm: str | None = None, backend: str | None = None) -> Run:
         """One run by its id, or the newest that can be undone.
 
         Args:
             run_id: the run; None for the newest.
-            vm: a VM's name or id; only its runs count.
+            vm: a VM's name or id, as for Run.is_of; only its runs count.
+            backend: that VM's; None for any.
 
         Raises:
             JournalError: there is none, or there is nothing in it to undo.
             TargetError: there is no run of that id.
         """
-        runs = [r for r in self.runs() if vm is None or vm in (r.vm.name, r.vm.id)]
+        runs = [r for r in self.runs() if r.is_of(vm, backend)]
         found = [r for r in runs if (r.undoable if run_id is None else r.id == run_id)]
         known = ", ".join(r.id for r in runs[:5]) or "none"
         evidence, cure = f"newest runs in {self._runs}: {known}", "see all runs: nestvirt undo --list"
@@ -234,6 +243,15 @@ class Journal:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
         own = [r for r in self.runs() if r.vm.id == vm.id and r.target.backend == backend]
         return own[0] if own and own[0].outcome is None else None
+
+    def enabling(self, backend: str, vm: Vm) -> Change | None:
+        """The change by which the newest such run gave the VM nesting: what it found, and what it left."""
+        for run in self.runs():
+            own = run.vm.id == vm.id and run.target.backend == backend
+            if own and run.command == "enable" and run.outcome == "applied" and run.steps:
+                step = run.steps[-1]
+                return Change(step.change.setting, step.change.before, step.kept)
+        return None
 
     def _directory(self, path: Path) -> Path:
         try:

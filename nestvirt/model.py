@@ -11,6 +11,9 @@ from nestvirt.errors import TargetError
 PROOF = "guest-kvm-run"
 """Check id of the one finding that proves nesting: guest code ran through /dev/kvm."""
 
+POWER_RIGHT = "vm-power-permission"
+"""Check id of the one finding that stands against a power cycle only, and not against a change."""
+
 
 class Layer(StrEnum):
     """Where in the chain a finding was made, outermost first."""
@@ -98,10 +101,12 @@ class Goal:
     Attributes:
         nested: True to have nesting, False to have none.
         cpu: the CPU mode or model to use, in the backend's own words; None for its best choice.
+        former: the change by which nestvirt once gave it nesting, for disable to put back what was there.
     """
 
     nested: bool = True
     cpu: str | None = None
+    former: Change | None = None
 
 
 @dataclass(frozen=True)

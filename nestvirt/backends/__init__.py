@@ -10,6 +10,7 @@ from nestvirt.model import Target
 
 BACKENDS: dict[str, str] = {
     "libvirt": "nestvirt.backends.libvirt:LibvirtBackend",
+    "proxmox": "nestvirt.backends.proxmox:ProxmoxBackend",
 }
 """Name to ``module:class``. One line adds a hypervisor."""
 

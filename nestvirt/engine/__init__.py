@@ -16,7 +16,7 @@ from nestvirt.engine.session import Manner, Session, Step, judged, read
 from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
 from nestvirt.journal import Run
-from nestvirt.model import Change, Finding, Goal, Layer, Plan, Power, Report, Status
+from nestvirt.model import POWER_RIGHT, Change, Finding, Goal, Layer, Plan, Power, Report, Status
 from nestvirt.plan import make_plan
 
 __all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo"]
@@ -37,7 +37,7 @@ def check(session: Session, goal: Goal) -> Report:
     """
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
-    probed = look_inside(session, facts, patience)
+    probed = look_inside(session, facts.power, patience)
     facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
@@ -59,13 +59,15 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         Error: a step failed; everything was put back, or the cure says how to.
     """
     with _locked(session, manner):
+        if not goal.nested:
+            goal = replace(goal, former=session.journal.enabling(session.target.backend, session.vm))
         facts = read(session)
         findings = believing(session, facts, judged(session, facts, goal), goal)
         if not goal.nested:
             findings += depending(session, facts)
         plan = make_plan(findings)
         in_use = tuple(f for f in findings if f.layer is Layer.GUEST and f.status is Status.FAIL)
-        blockers = (*plan.blockers, *in_use)
+        blockers = tuple(f for f in (*plan.blockers, *in_use) if manner.restart or f.check != POWER_RIGHT)
         if blockers:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
@@ -76,7 +78,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
             return replace(planned, remains=_would(plan, facts, cycle, owed))
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
-            return verified(session, goal, remains=_pending(session, facts) if plan.cold_boot else ())
+            remains = _pending(session, facts) if plan.cold_boot else ()
+            return verified(session, goal, facts.power, remains=remains)
         manner.consent(plan)
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
@@ -85,7 +88,9 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         with _InPlace(f"{session.vm.name} has its change, and it is not proven", record.id):
             _settle(session, unfinished, manner)
             remains = () if cycle else _pending(session, facts)
-            return verified(session, goal, plan.changes, record.id if plan.changes else None, remains)
+            power = Power.RUNNING if cycle else facts.power
+            run = record.id if plan.changes else None
+            return verified(session, goal, power, plan.changes, run, remains)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:

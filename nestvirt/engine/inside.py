@@ -14,12 +14,12 @@ CHECK_PATIENCE = 15.0
 """Seconds that a mere check waits for a running guest to answer."""
 
 
-def look_inside(session: Session, facts: Facts, patience: float) -> verify.Probed:
+def look_inside(session: Session, power: Power, patience: float) -> verify.Probed:
     """Run the probe in the guest; where nobody can get in, say why and prove nothing."""
     name = session.vm.name
-    if facts.power is not Power.RUNNING:
-        do = "resume" if facts.power is Power.SUSPENDED else "start"
-        why = f"{name} is {facts.power}, so no code can run in it"
+    if power is not Power.RUNNING:
+        do = "resume" if power is Power.SUSPENDED else "start"
+        why = f"{name} is {power}, so no code can run in it"
         return verify.not_reached(why, f"{do} it, and then: nestvirt check {session.spelling}")
     channel = session.ssh or session.backend.channel(session.vm)
     if channel is None:
@@ -55,7 +55,7 @@ def believing(session: Session, facts: Facts, findings: list[Finding], goal: Goa
     uncertain = [f for f in findings if f.status is Status.WARN and isinstance(f.fix, Change)]
     if not uncertain or not goal.nested or goal.cpu is not None or facts.power is not Power.RUNNING:
         return findings
-    if not _proven(look_inside(session, facts, min(session.timeout, CHECK_PATIENCE))):
+    if not _proven(look_inside(session, facts.power, min(session.timeout, CHECK_PATIENCE))):
         return findings
     return [replace(f, fix=None, cure="none: guest code runs") if f in uncertain else f for f in findings]
 
@@ -67,12 +67,17 @@ def _proven(probed: verify.Probed) -> bool:
 def verified(
     session: Session,
     goal: Goal,
+    power: Power,
     changes: tuple[Change, ...] = (),
     run: str | None = None,
     remains: tuple[str, ...] = (),
 ) -> Report:
-    """Judge anew and look inside: what a run that is done, or had nothing to do, reports."""
-    probed = look_inside(session, read(session), session.timeout)
+    """Judge anew and look inside: what a run that is done, or had nothing to do, reports.
+
+    Args:
+        power: the VM's power state, as the run has left it.
+    """
+    probed = look_inside(session, power, session.timeout)
     facts = read(session)  # only now: the guest's agent connects while it boots
     findings = tuple(judged(session, facts, goal))
     inside = probed.findings if goal.nested else _withdrawn(facts, probed)
@@ -100,7 +105,7 @@ def _withdrawn(facts: Facts, probed: verify.Probed) -> tuple[Finding, ...]:
 
 def depending(session: Session, facts: Facts) -> list[Finding]:
     """Before disable: does anything in the guest depend on nesting at this moment?"""
-    probed = look_inside(session, facts, min(session.timeout, CHECK_PATIENCE))
+    probed = look_inside(session, facts.power, min(session.timeout, CHECK_PATIENCE))
     users = int(probed.proof.numbers.get("kvm_users", 0))
     if not users:
         return []

@@ -48,9 +48,9 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         if work.cycle and facts.power is Power.RUNNING:
             _stop(session, work)
         for change in work.changes:
-            _apply(session, work, change)
-        if work.goal is not None:
-            _read_back(session, work.goal)
+            facts = _apply(session, work, change)
+        if work.goal is not None and work.changes:
+            _read_back(facts, work.goal)
         if work.cycle:
             session.tell(Step.START, session.vm.name)
             session.backend.start(session.vm, timeout=session.timeout)
@@ -99,7 +99,8 @@ def _stop(session: Session, work: Work) -> None:
     work.stopped = True
 
 
-def _apply(session: Session, work: Work, change: Change) -> None:
+def _apply(session: Session, work: Work, change: Change) -> Facts:
+    """Write one change and read it back; return the facts as they are now."""
     if work.goal is not None:
         work.record.intend(change)
     session.tell(Step.APPLY, change.setting)
@@ -110,7 +111,8 @@ def _apply(session: Session, work: Work, change: Change) -> None:
         work.begun.pop()  # nothing was written: putting back would overwrite what somebody else wrote
         raise
     session.tell(Step.READ_BACK, change.setting)
-    kept = session.backend.read(session.vm).value(change.setting)
+    facts = session.backend.read(session.vm)
+    kept = facts.value(change.setting)
     if work.goal is not None:
         work.record.kept(change, kept)
     elif kept != change.after:
@@ -119,10 +121,11 @@ def _apply(session: Session, work: Work, change: Change) -> None:
             evidence=f"it should be {change.after!r}, and is {kept!r}",
             cure="compare it by hand with what the journal holds",
         )
+    return facts
 
 
-def _read_back(session: Session, goal: Goal) -> None:
-    still = make_plan(session.backend.read(session.vm).judge(goal))
+def _read_back(facts: Facts, goal: Goal) -> None:
+    still = make_plan(facts.judge(goal))
     if still.changes or still.blockers:
         left = [change.setting for change in still.changes] + [f.evidence for f in still.blockers]
         raise ChangeRejected(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from nestvirt.errors import GuestUnreachable
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of one output stream that are kept; what a guest sends beyond is dropped and marked."""
@@ -40,6 +42,22 @@ class Channel(Protocol):
 
         Raises:
             GuestUnreachable: the guest does not let us, or did not finish within ``timeout`` seconds.
+        """
+
+
+class RunRefused(GuestUnreachable):
+    """The guest answers, but runs no programs for us; it may let us read files."""
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """A channel that can also read a file of the guest, which is often allowed where programs are not."""
+
+    def file(self, path: str) -> bytes | None:
+        """A file's content; None where there is no such file; empty for a device that is there.
+
+        Raises:
+            GuestUnreachable: the guest does not let us, or did not answer.
         """
 
 

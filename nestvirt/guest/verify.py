@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from nestvirt.errors import GuestUnreachable, TargetError
-from nestvirt.guest.channel import NOT_FOUND, Channel, Completed
+from nestvirt.guest import files
+from nestvirt.guest.channel import NOT_FOUND, Channel, Completed, FileReader, RunRefused
 from nestvirt.model import PROOF, Finding, Layer, Proof, Status
 from nestvirt.printable import printable
 
@@ -110,8 +111,27 @@ def probe_guest(channel: Channel, *, timeout: float, load_modules: bool = False)
             if done.code != NOT_FOUND:
                 break
         return judge_answer(_parse(done), channel=channel.name, full=script == "probe.py")
+    except RunRefused as error:
+        if isinstance(channel, FileReader):
+            return _read_files(channel, channel.name, error)
+        return _unproven(channel.name, f"{error.message}: {error.evidence}", error.cure)
     except GuestUnreachable as error:
         return _unproven(channel.name, f"{error.message}: {error.evidence}", error.cure)
+
+
+def _read_files(reader: FileReader, name: str, refusal: RunRefused) -> Probed:
+    """What a guest's files say, where it runs no programs for us: "off" perhaps, but never "works"."""
+    try:
+        cause, findings = files.examine(reader)
+    except GuestUnreachable as error:
+        return _unproven(name, f"{refusal.message}; and {error.message}: {error.evidence}", refusal.cure)
+    if cause is None:
+        why = f"flag and device seen, not proven: no guest code was run; {refusal.message}"
+        return Probed(
+            Proof("not-proven", "not-proven", name), (*findings, _unproven_finding(why, refusal.cure))
+        )
+    skipped = Finding(PROOF, Layer.GUEST, Status.SKIP, "not asked: an earlier link is broken")
+    return Probed(Proof("off", cause, name), (*findings, skipped))
 
 
 def not_reached(why: str, cure: str) -> Probed:

@@ -169,6 +169,14 @@ class Conformance:
         assert not rig.see(name).nested
         assert rig.see(name).others == before.others
 
+    def test_disable_puts_back_what_was_there_before_enable(self, rig: Rig, journal: Journal) -> None:
+        name = rig.make()
+        before = rig.see(name)
+        engine.reach(self.session(rig, journal, name), ON, MANNER)
+        result = engine.reach(self.session(rig, journal, name), OFF, MANNER)
+        assert result.conclusion is Status.PASS
+        assert rig.see(name).stored == before.stored
+
     def test_check_dry_run_and_declining_leave_no_trace(
         self, rig: Rig, journal: Journal, tmp_path: Path
     ) -> None:

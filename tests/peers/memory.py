@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
-from nestvirt.guest.verify import CHECKS
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
+from tests.peers.guest_answers import NO_FLAG, WORKS, probe_answer
 
 REGISTRATION = ("memory", "tests.peers.memory:MemoryBackend")
 
@@ -38,7 +38,9 @@ class MemoryFacts:
         if self.power is Power.SUSPENDED:
             return [Finding("vm-suspended", Layer.VM, Status.FAIL, "it is suspended", "resume it")]
         if (self.nested == "on") is not goal.nested:
-            fix = Change("nested", self.nested, wanted)
+            former = goal.former
+            put_back = former is not None and former.after == self.nested and former.before != "on"
+            fix = Change("nested", self.nested, former.before if former and put_back else wanted)
             cure = "nestvirt enable --memory"
             return [Finding("vm-cpu", Layer.VM, Status.FAIL, f"nested is {self.nested}", cure, fix)]
         found = [Finding("vm-cpu", Layer.VM, Status.PASS, f"nested is {self.nested}")]
@@ -64,13 +66,7 @@ class MemoryGuest:
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
         assert argv[0] == "python3"
         assert stdin
-        status, verdict, cause = ("pass", "works", None) if self._nested else ("skip", "off", "no-cpu-flag")
-        findings = [{"check": check, "status": status, "evidence": "as said", "cure": ""} for check in CHECKS]
-        if not self._nested:
-            flag = {"check": "guest-cpu-flag", "status": "fail", "evidence": "no flag", "cure": "enable it"}
-            findings = [flag if finding["check"] == flag["check"] else finding for finding in findings]
-        answer = {"schema_version": 1, "verdict": verdict, "cause": cause, "summary": "", "numbers": {}}
-        return Completed(0, json.dumps(answer | {"findings": findings}).encode(), b"")
+        return Completed(0, probe_answer(WORKS if self._nested else NO_FLAG).encode(), b"")
 
 
 class MemoryBackend:

@@ -42,7 +42,7 @@ def vm_cpu(facts: Domain, goal: Goal) -> Iterator[Finding]:
         return
     feature, cpu = facts.feature, facts.cpu
     if not goal.nested:
-        yield _vm_cpu_off(facts, feature)
+        yield _vm_cpu_off(facts, goal, feature)
         return
     fix = Change("cpu", facts.value("cpu"), _wanted(facts, goal, feature))
     status, words = _shown(facts, goal, feature)
@@ -70,11 +70,17 @@ def _shown(facts: Domain, goal: Goal, feature: str) -> tuple[Status, str]:
     return Status.PASS, f"shows the guest {feature}"
 
 
-def _vm_cpu_off(facts: Domain, feature: str) -> Finding:
+def _vm_cpu_off(facts: Domain, goal: Goal, feature: str) -> Finding:
     shown, described = facts.shows(facts.cpu), _describe(facts.cpu)
     if shown is False and facts.cpu.mode:
         return Finding("vm-cpu", Layer.VM, Status.PASS, f"{described} hides {feature} from the guest")
-    fix = Change("cpu", facts.value("cpu"), cpu_xml.disabled(facts.value("cpu"), feature))
+    current, former = facts.value("cpu"), goal.former
+    after: str | None = cpu_xml.disabled(current, feature)
+    if former is not None and former.setting == "cpu" and former.after == current:
+        before = Cpu.parse(former.before)
+        if before.mode and facts.shows(before) is False:
+            after = former.before  # exactly what was there before nestvirt enabled it
+    fix = Change("cpu", current, after)
     words = "shows the guest" if shown else "may show the guest"
     return Finding("vm-cpu", Layer.VM, Status.FAIL, f"{described} {words} {feature}", fix=fix)
 

@@ -1,0 +1,238 @@
+"""Proxmox VE: reads a VM's configuration and writes its option ``cpu``, and nothing else of it.
+
+API: https://pve.proxmox.com/pve-docs/api-viewer/; the library is proxmoxer.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+from nestvirt.backends.proxmox import api as paths
+from nestvirt.backends.proxmox.agent import AgentChannel
+from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, vm_path
+from nestvirt.backends.proxmox.cluster import Cluster
+from nestvirt.backends.proxmox.facts import CHECKS, Surroundings, VmFacts, vm_facts
+from nestvirt.backends.proxmox.tasks import Machine, moments
+from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, MissingExtra, SettingsError
+from nestvirt.guest.channel import Channel
+from nestvirt.model import Change, Target, Vm
+from nestvirt.printable import printable
+
+__all__ = ["CHECKS", "ProxmoxBackend"]
+
+LOCK_PATIENCE = 60.0
+"""Seconds in which a write is tried again: a clean-up after a stop can hold the lock for 30."""
+
+SECRETS = ("password", "api_token", "token_secret")
+
+
+class ProxmoxBackend:
+    """One connection to a cluster; see Backend."""
+
+    def __init__(self, api: Api, settings: Mapping[str, str], version: tuple[int, ...]) -> None:
+        self._api = api
+        self._cluster = Cluster(api, settings, version)
+        self._last: dict[str, VmFacts] = {}
+        self._around: dict[str, Surroundings] = {}
+        self._machines: dict[str, Machine] = {}
+        self._warnings: dict[str, tuple[str, ...]] = {}
+        kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
+        self.endpoint: Mapping[str, str] = {**kept, "endpoint": api.address}
+
+    @classmethod
+    def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+        """Open the way that ``endpoint["endpoint"]`` names; see Backend."""
+        api = Api(_way(endpoint))
+        try:
+            version = api.get(paths.VERSION)
+        except Refused as error:
+            raise ConnectionFailed(
+                f"{api.address} does not answer as Proxmox VE does", evidence=error.evidence, cure=_ADDRESS
+            ) from error
+        return cls(api, endpoint, _version(version))
+
+    def find(self, name: str) -> Vm:
+        """By VMID, name, or ``VMID@HOST`` as records write it; see Backend."""
+        vmid, title = self._cluster.find(name)
+        return Vm(f"{vmid}@{self._api.host}", title)
+
+    def read(self, vm: Vm) -> VmFacts:
+        """Configuration live and pending, state; and once: node, cluster, snapshots, rights; see Backend."""
+        vmid = _vmid(vm)
+        try:
+            return self._read(vmid)
+        except Refused as error:
+            if "does not exist" not in error.text:
+                raise
+            self._cluster.forget(vmid)  # it has moved to another node
+            self._around.pop(vmid, None)
+            self._machines.pop(vmid, None)
+            return self._read(vmid)
+
+    def _read(self, vmid: str) -> VmFacts:
+        node = self._cluster.node_of(vmid)
+        rows = self._api.get(vm_path(node, vmid, "pending"))
+        status = self._api.get(vm_path(node, vmid, "status", "current"))
+        if vmid not in self._around:
+            self._around[vmid] = self._surroundings(node, vmid)
+        warnings = self._warnings.get(vmid, ())
+        facts = vm_facts(vmid, self._api.who, rows, status, self._around[vmid], warnings)
+        self._last[vmid] = facts
+        return facts
+
+    def _surroundings(self, node: str, vmid: str) -> Surroundings:
+        snapshots = self._api.get(vm_path(node, vmid, "snapshot"))
+        path = f"/vms/{vmid}"
+        rights = self._api.get(paths.PERMISSIONS, {"path": path})
+        held = rights.get(path, {}) if isinstance(rights, dict) else {}
+        with_memory = [str(s["name"]) for s in snapshots or [] if s.get("vmstate") in (1, "1", True)]
+        return Surroundings(
+            node=self._cluster.node(node),
+            members=self._cluster.members(node),
+            memory_snapshots=tuple(with_memory),
+            privileges=frozenset(name for name, on in held.items() if on),
+        )
+
+    def apply(self, vm: Vm, change: Change) -> None:
+        """Write the option cpu, with the digest of what was read; see Backend."""
+        vmid = _vmid(vm)
+        deadline = time.monotonic() + LOCK_PATIENCE
+        evidence = ""
+        for _ in moments(deadline):
+            facts = self._last.get(vmid) or self.read(vm)
+            if facts.configured("cpu") != change.before:
+                raise ChangeRejected(
+                    f"the CPU of {vm.name} was changed by somebody else a moment ago",
+                    evidence=f"it was {change.before!r}, and is {facts.configured('cpu')!r}",
+                    cure="run this again to plan anew",
+                )
+            try:
+                self._write(vmid, facts, change.after)
+            except (NoAnswer, Refused) as error:
+                evidence = error.evidence
+                if isinstance(error, Refused) and not _passes(error.text):
+                    raise _rejected(vm, vmid, error) from error
+                if self.read(vm).configured("cpu") == change.after:
+                    return  # what got lost was the answer
+            except AccessDenied as error:
+                raise ChangeRejected(error.message, evidence=error.evidence, cure=error.cure) from error
+            else:
+                self._last.pop(vmid)
+                return
+        raise ChangeRejected(
+            f"Proxmox did not take the CPU of {vm.name} within {LOCK_PATIENCE:.0f} s",
+            evidence=evidence,
+            cure="see in the GUI which task works on the VM; then run this again",
+        )
+
+    def _write(self, vmid: str, facts: VmFacts, after: str | None) -> None:
+        values: dict[str, object]
+        if "cpu" in facts.pending and facts.live.get("cpu") == after:
+            values = {"revert": "cpu"}  # leaves no trace of a pending change
+        elif after is None:
+            values = {"delete": "cpu"}
+        else:
+            values = {"cpu": after}
+        if facts.digest:
+            values["digest"] = facts.digest
+        self._api.put(vm_path(self._cluster.node_of(vmid), vmid, "config"), values)
+
+    def stop(self, vm: Vm, *, timeout: float) -> None:
+        """By status/shutdown, which tells the agent or presses the power button; see Backend."""
+        self._machine(vm).shut_down(timeout)
+
+    def power_off(self, vm: Vm) -> None:
+        """By status/stop; see Backend."""
+        self._machine(vm).cut()
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        """By status/start; see Backend."""
+        ended = self._machine(vm).start(timeout)
+        self._warnings[_vmid(vm)] = ended.warnings
+
+    def channel(self, vm: Vm) -> Channel | None:
+        """The guest agent, where the configuration has one; see Backend."""
+        vmid = _vmid(vm)
+        facts = self._last.get(vmid) or self.read(vm)
+        if not facts.agent or facts.windows:
+            return None
+        path = vm_path(self._cluster.node_of(vmid), vmid, "agent")
+        return AgentChannel(self._api, path, self._cluster.version[0] if self._cluster.version else 9)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._api.close()
+
+    def _machine(self, vm: Vm) -> Machine:
+        vmid = _vmid(vm)
+        facts = self._last.get(vmid) or self.read(vm)
+        machine = self._machines.get(vmid)
+        if machine is None:
+            node = self._cluster.node_of(vmid)
+            machine = Machine(self._api, node, vmid, vm.name, facts.ha is not None, facts.pid)
+            self._machines[vmid] = machine
+        machine.pid = facts.pid or machine.pid
+        return machine
+
+
+_ADDRESS = "for example: https://pve1.example.com:8006, ssh://root@pve1, or local on a node itself"
+
+
+def _way(settings: Mapping[str, str]) -> Way:
+    """The way that the settings name; on a node without any, pvesh.
+
+    The libraries of each way are imported when it is taken.
+    """
+    address = settings.get("endpoint") or ("local" if shutil.which("pvesh") else "")
+    if not address:
+        raise SettingsError(
+            "nothing says where Proxmox is",
+            evidence="there is no endpoint in the options, the environment or the configuration file, "
+            "and no pvesh here",
+            cure=f"set PROXMOX_VE_ENDPOINT or give --connect: {_ADDRESS}",
+        )
+    try:
+        if address == "local":
+            from nestvirt.backends.proxmox.commands import local_way
+
+            return local_way()
+        if address.startswith("ssh://"):
+            from nestvirt.backends.proxmox.commands import ssh_way
+
+            return ssh_way(address, settings.get("ssh_config"))
+        from nestvirt.backends.proxmox.https import HttpsWay
+
+        return HttpsWay(address, settings)
+    except ImportError as error:
+        raise MissingExtra(
+            "the Python packages for Proxmox are not installed",
+            evidence=str(error),
+            cure="pip install proxmoxer requests",
+        ) from error
+
+
+def _version(answer: Any) -> tuple[int, ...]:
+    from nestvirt.backends.proxmox.node import version_of
+
+    return version_of(answer.get("version", "") if isinstance(answer, dict) else "")
+
+
+def _vmid(vm: Vm) -> str:
+    return vm.id.partition("@")[0]
+
+
+def _passes(text: str) -> bool:
+    """Whether a refusal is one that passes: somebody else wrote, or still holds the lock."""
+    return "checksum mismatch" in text or "can't lock file" in text
+
+
+def _rejected(vm: Vm, vmid: str, error: Error) -> ChangeRejected:
+    cure = "the evidence has Proxmox's own words; nothing was written"
+    if "is locked" in error.evidence:
+        cure = f"wait until the task that locks it has ended; if that has died, on the node: qm unlock {vmid}"
+    return ChangeRejected(
+        f"Proxmox refused the CPU of {vm.name}", evidence=printable(error.evidence, 600), cure=cure
+    )

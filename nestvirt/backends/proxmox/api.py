@@ -1,0 +1,170 @@
+"""Requests to Proxmox's API, whichever way they go: in what form, and what is made of their failures.
+
+API: https://pve.proxmox.com/pve-docs/api-viewer/. All paths are here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from nestvirt.errors import AccessDenied, ConnectionFailed, Error
+
+VERSION = "version"
+RESOURCES = "cluster/resources"
+NODES = "nodes"
+PERMISSIONS = "access/permissions"
+
+UNREACHED = (502, 503, 504, 595, 596, 597, 598, 599)
+"""Statuses of a proxy, or of AnyEvent (59x), that say: the node that was meant has not answered."""
+
+_DENIED = re.compile(r"Permission check failed \((?P<path>[^,)]+), (?P<privileges>[\w.|, ]+)\)")
+
+
+def vm_path(node: str, vmid: str, *rest: str) -> str:
+    """The path of a VM, or of something of it."""
+    return "/".join(["nodes", node, "qemu", vmid, *rest])
+
+
+def node_path(node: str, *rest: str) -> str:
+    """The path of something of a node."""
+    return "/".join(["nodes", node, *rest])
+
+
+class Way(Protocol):
+    """How requests reach the API: over HTTPS, by pvesh on the node itself, or by pvesh over SSH."""
+
+    address: str
+    """What is reached, for people and for the journal: ``https://pve1:8006``."""
+
+    host: str
+    """The machine that answers, without a port."""
+
+    who: str
+    """The user or token in whose name it is asked: ``root@pam``, ``ops@pve!nestvirt``."""
+
+    def request(self, method: str, path: str, values: Mapping[str, object]) -> object:
+        """Send one request; return the answer's data.
+
+        Raises:
+            Refused: it was answered with an error.
+            AccessDenied: the credentials were refused.
+            ConnectionFailed: no answer, or none of Proxmox.
+        """
+
+    def node_words(self) -> str | None:
+        """What READ_NESTED prints on the machine that answers; None where this way runs no program there."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Refused(Error):
+    """The API answered a request with an error.
+
+    Args:
+        status: HTTP's, or 500 where a command failed without naming one.
+        text: PVE's own words, with those about single parameters.
+    """
+
+    def __init__(
+        self, message: str, *, evidence: str = "", cure: str = "", status: int = 500, text: str = ""
+    ) -> None:
+        super().__init__(message, evidence=evidence, cure=cure)
+        self.status = status
+        self.text = text
+
+
+def refused(request: str, status: int, text: str) -> Refused:
+    """A Refused with its words for people."""
+    text = " ".join(text.split()) or "no reason given"
+    return Refused(
+        f"Proxmox refused: {request}",
+        evidence=f"{status} {text}",
+        cure="the evidence has Proxmox's own words",
+        status=status,
+        text=text,
+    )
+
+
+class NoAnswer(ConnectionFailed):
+    """The connection was there, and the answer did not come: what was asked for may have been done."""
+
+
+def denied(who: str, request: str, text: str) -> AccessDenied:
+    """A 403 as an error that names the privilege, and the command that grants it."""
+    found = _DENIED.search(text)
+    if found is None:
+        return AccessDenied(
+            f"{who} may not do this: {request}",
+            evidence=text,
+            cure="use a user or token that may",
+        )
+    path = found["path"]
+    privileges = re.split(r"[|, ]+", found["privileges"])
+    return AccessDenied(
+        f"{who} lacks {' or '.join(privileges)} on {path}",
+        evidence=f"{request}: {text}",
+        cure=grant(who, path, privileges[:1]),
+    )
+
+
+def grant(who: str, path: str, privileges: list[str]) -> str:
+    """The commands that give a user, and its token, privileges on a path (pveum(1))."""
+    user, _, token = who.partition("!")
+    role = "Nestvirt-" + "-".join(p.removeprefix("VM.").replace(".", "") for p in privileges)
+    whom = f"--users {shlex.quote(user)}" + (f" --tokens {shlex.quote(who)}" if token else "")
+    return (
+        f"on a node, as root: pveum role add {role} --privs {shlex.quote(' '.join(privileges))} && "
+        f"pveum acl modify {path} {whom} --roles {role}"
+    )
+
+
+class Api:
+    """One connection. Counts its requests, and refuses them once it is closed."""
+
+    def __init__(self, way: Way) -> None:
+        self._way: Way | None = way
+        self.address, self.host, self.who = way.address, way.host, way.who
+        self.sent = 0
+
+    def get(self, path: str, values: Mapping[str, object] | None = None) -> Any:
+        """Ask for something; see Way.request for what it raises."""
+        return self._request("GET", path, values)
+
+    def put(self, path: str, values: Mapping[str, object]) -> None:
+        """Write; what a command prints in its answer says nothing, so nothing is returned."""
+        self._request("PUT", path, values)
+
+    def post(self, path: str, values: Mapping[str, object] | None = None) -> Any:
+        """Have something done; mostly the answer is a task's UPID."""
+        return self._request("POST", path, values)
+
+    def node_words(self) -> str | None:
+        """See Way."""
+        return self._open().node_words()
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        if self._way is not None:
+            self._way.close()
+        self._way = None
+
+    def _request(self, method: str, path: str, values: Mapping[str, object] | None) -> Any:
+        way = self._open()
+        self.sent += 1
+        try:
+            return way.request(method, path, values or {})
+        except Refused as error:
+            if error.status == 403:
+                raise denied(self.who, f"{method} /{path}", error.text) from error
+            raise
+
+    def _open(self) -> Way:
+        if self._way is None:
+            raise ConnectionFailed(
+                "the connection to Proxmox is closed", evidence=self.address, cure="run this again"
+            )
+        return self._way
