@@ -106,7 +106,7 @@ def resolve(
 
 def lacks_password(backend: str, values: Mapping[str, str]) -> bool:
     """True where only a password is missing, so that its user could be asked for it."""
-    secrets = {setting.name for setting in SETTINGS[backend] if setting.secret}
+    secrets = {setting.name for setting in SETTINGS.get(backend, ()) if setting.secret}
     asked = "password" in secrets and "username" in values and _over_https(values.get("endpoint", ""))
     return asked and not secrets & set(values)
 

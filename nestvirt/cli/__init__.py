@@ -68,7 +68,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         if "unexpected extra argument" in error.message:
-            _say("A VM is named with an option: --libvirt NAME.")
+            from nestvirt.cli.options import VM_FORMS
+
+            _say(f"A VM is named with an option: {VM_FORMS}.")
         code = error.exit_code
     except click.Abort:
         _say("\nStopped.")

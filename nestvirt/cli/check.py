@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from nestvirt.cli.options import guest_options, output_options, root_option, target_options, with_options
+from nestvirt.cli.options import (
+    ENDPOINT,
+    VM_FORMS,
+    given,
+    guest_options,
+    named,
+    output_options,
+    root_option,
+    target_options,
+    with_options,
+)
 from nestvirt.cli.output import Progress, finish, reporting_errors
 from nestvirt.guest import verify
 from nestvirt.model import Goal, Report
@@ -27,22 +37,23 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
       nestvirt check --libvirt web-01
       nestvirt check --libvirt web-01 --connect qemu+ssh://root@node1/system -o json
       nestvirt check --libvirt web-01 --ssh admin@web-01
+      nestvirt check --proxmox 100 --connect https://pve1.example.com:8006
     """
-    if options["libvirt"] is None:
-        if any(options[name] for name in ("connect", "profile", "ssh", "ssh_config")):
-            raise click.UsageError(
-                "--connect, --profile and --ssh go with a VM: name one with --libvirt NAME."
-            )
+    if named(options) is None:
+        idle = given(options, ("profile", *ENDPOINT, "ssh", "ssh-config"))
+        if idle:
+            told = ", ".join(f"--{name}" for name in idle)
+            raise click.UsageError(f"{told}: that goes with a VM; name one with {VM_FORMS}.")
         probed = verify.probe_here(root=verify.saved_machine(root), load_modules=options["load_modules"])
         return finish(Report(root or "this machine", probed.findings, proof=probed.proof), output)
     if root is not None:
-        raise click.UsageError("--root judges a saved machine; it does not go with --libvirt.")
+        raise click.UsageError("--root judges a saved machine; it does not go with a VM.")
     # A VM needs the engine and its backend; this machine's own check starts quicker without them.
     from nestvirt import engine
     from nestvirt.cli.session import Chosen, opened
 
-    chosen = Chosen(**options)
+    chosen = Chosen.of(options)
     progress = Progress(quiet=quiet or output == "json")
-    with opened(chosen, chosen.required_target(), progress) as session:
+    with opened(chosen, chosen.target(), progress) as session:
         report = engine.check(session, Goal())
     return finish(report, output)

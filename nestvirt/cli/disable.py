@@ -24,5 +24,6 @@ def disable(**options: Any) -> int:
     Examples:
       nestvirt disable --libvirt web-01
       nestvirt disable --libvirt web-01 --yes --no-restart
+      nestvirt disable --proxmox 100
     """
     return reach_goal(Goal(nested=False), **options)

@@ -15,7 +15,10 @@ from nestvirt.model import Goal
 @click.command()
 @with_options(target_options, change_options, guest_options, output_options)
 @click.option(
-    "--cpu", metavar="MODEL", help="host-passthrough, host-model or a named model [what suits the VM]."
+    "--cpu",
+    metavar="MODEL",
+    help="libvirt: host-passthrough, host-model or a model; Proxmox: host, a vendor model, custom-NAME "
+    "[what suits the VM].",
 )
 @reporting_errors
 def enable(cpu: str | None, **options: Any) -> int:
@@ -30,5 +33,6 @@ def enable(cpu: str | None, **options: Any) -> int:
       nestvirt enable --libvirt web-01 --dry-run
       nestvirt enable --libvirt web-01 --yes --timeout 300 --force-off
       nestvirt enable --libvirt web-01 --no-restart
+      nestvirt enable --proxmox 100
     """
     return reach_goal(Goal(nested=True, cpu=cpu), **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -36,14 +36,46 @@ output_options = [
     ),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 ]
-target_options = [
-    click.option("--libvirt", metavar="NAME", help="A libvirt VM: its name, UUID, or id."),
+
+VMS: dict[str, tuple[str, str, str]] = {
+    "libvirt": ("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
+    "proxmox": ("ID", "A Proxmox VM: its id or name.", "100"),
+}
+"""Backend to its option's value, help, and example. One line adds a hypervisor."""
+
+VM_FORMS = " or ".join(f"--{backend} {metavar}" for backend, (metavar, _, _) in VMS.items())
+VM_EXAMPLES = " or ".join(f"--{backend} {example}" for backend, (_, _, example) in VMS.items())
+
+ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh")
+"""The options that are settings of a backend; settings.SETTINGS says of which."""
+
+endpoint_options = [
     click.option(
         "--connect",
         metavar="URI",
-        help="libvirt's URI [from the environment or the configuration file, else qemu:///system].",
+        help="Where the hypervisor is: libvirt's URI, or Proxmox's https://NODE:8006, ssh://root@NODE, local "
+        "[from the environment or the configuration file].",
     ),
+    click.option("--username", metavar="NAME", help="Proxmox: who logs in, as USER@REALM."),
+    click.option("--ca-file", type=FILE, metavar="FILE", help="Proxmox: the CA of the server's certificate."),
+    click.option("--fingerprint", metavar="SHA256", help="Proxmox: the server's certificate itself."),
+    click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
+    click.option(
+        "--node-ssh",
+        metavar="USER@HOST",
+        help="Read the node's kvm module over SSH, where the API cannot tell whether nesting is on.",
+    ),
+]
+vm_options = [click.option(f"--{name}", metavar=form, help=text) for name, (form, text, _) in VMS.items()]
+run_options = [
+    click.option(f"--{name}", metavar=form, help="Only the runs of this VM.")
+    for name, (form, _, _) in VMS.items()
+]
+target_options = [
+    *vm_options,
+    endpoint_options[0],
     click.option("--profile", metavar="NAME", help="A profile of the configuration file."),
+    *endpoint_options[1:],
 ]
 guest_options = [
     click.option("--ssh", metavar="USER@HOST", help="Look inside the guest over SSH instead of its agent."),
@@ -59,6 +91,24 @@ change_options = [
         "--force-off", is_flag=True, help="Cut the power where the guest does not shut down in time."
     ),
 ]
+
+
+def named(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The backend and the VM that a command's options name; None where they name none.
+
+    Raises:
+        UsageError: they name more than one.
+    """
+    vms = [(backend, str(options[backend])) for backend in VMS if options[backend] is not None]
+    if len(vms) > 1:
+        raise click.UsageError(f"One VM at a time: name it with {VM_FORMS}.")
+    return vms[0] if vms else None
+
+
+def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Those of the options that were given, with their value; a flag's is "true"."""
+    values = {name: options[name.replace("-", "_")] for name in names}
+    return {name: "true" if value is True else str(value) for name, value in values.items() if value}
 
 
 def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:

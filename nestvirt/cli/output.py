@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -49,7 +50,7 @@ def reporting_errors(function: F) -> F:
 
 
 def stderr_console() -> Console:
-    """Rich's console on stderr; it honours NO_COLOR, and colours only a terminal."""
+    """Rich's console on stderr: styled on a terminal only, and plain where NO_COLOR is set."""
     return _console(stderr=True)
 
 
@@ -61,7 +62,14 @@ def stdout_console(width: int | None = None) -> Console:
 def _console(*, stderr: bool, width: int | None = None) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=width)
+    styled = None if _wants_style() else False  # rich's own no_color keeps bold, and what else is no colour
+    return Console(
+        stderr=stderr, force_terminal=styled, highlight=False, emoji=False, markup=False, width=width
+    )
+
+
+def _wants_style() -> bool:
+    return not os.environ.get("NO_COLOR")
 
 
 class Progress:
@@ -69,7 +77,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and _wants_style()
         self._status: Status | None = None
 
     def tell(self, step: str, detail: str) -> None:
@@ -80,6 +88,13 @@ class Progress:
             self._show(f"{step} {printable(detail)}")
         except OSError:
             self.quiet = True
+
+    def note(self, line: str) -> None:
+        """Tell what must not be overlooked: a line that stays."""
+        self.rest()
+        if not self.quiet:
+            with contextlib.suppress(OSError):
+                click.echo(f"nestvirt: {printable(line)}", err=True)
 
     def _show(self, line: str) -> None:
         if not self._live:

@@ -7,13 +7,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import click
 
 from nestvirt import backends, engine, report, settings
 from nestvirt.backends.base import Backend
+from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
 from nestvirt.errors import TargetError
@@ -28,39 +29,74 @@ DECLINED = 130
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the options of a command name: the VM, and how to look inside it."""
+    """What the options of a command name: the VM, its hypervisor, and how to look inside it.
 
-    libvirt: str | None = None
-    connect: str | None = None
+    Attributes:
+        vm: the backend, and the VM's name; None where none was named.
+        endpoint: the options that are settings of the backend, without dashes, as they were given.
+    """
+
+    vm: tuple[str, str] | None = None
+    endpoint: Mapping[str, str] = field(default_factory=dict)
     profile: str | None = None
     ssh: str | None = None
     ssh_config: str | None = None
     load_modules: bool = False
     timeout: float = 120.0
 
-    def target(self) -> Target | None:
-        """The target that was named, or None."""
-        return None if self.libvirt is None else Target("libvirt", self.libvirt, self.profile)
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """From a command's options by name.
 
-    def required_target(self) -> Target:
-        """The target; a usage error where none was named."""
+        Raises:
+            UsageError: they name two VMs.
+        """
+        own = ("profile", "ssh", "ssh_config", "load_modules", "timeout")
+        return cls(
+            named(options),
+            given(options, ENDPOINT),
+            **{name: options[name] for name in own if name in options},
+        )
+
+    def target(self) -> Target:
+        """The target.
+
+        Raises:
+            UsageError: none was named, or with an option that is not its backend's.
+        """
         if self.ssh_config is not None and self.ssh is None:
             raise click.UsageError("--ssh-config goes with --ssh USER@HOST.")
-        target = self.target()
-        if target is None:
-            raise click.UsageError("Name a VM, for example: --libvirt web-01")
-        return target
+        if self.vm is None:
+            raise click.UsageError(f"Name a VM, for example: {VM_EXAMPLES}")
+        self.settings_of(self.vm[0])
+        return Target(*self.vm, self.profile)
 
-    def spelling(self, target: Target) -> str:
-        """The options that name the same VM again, as they were given."""
-        options = [f"--{target.backend}", target.name]
-        options += ["--connect", self.connect] if self.connect else []
-        options += ["--profile", target.profile] if target.profile else []
-        return shlex.join(options)
+    def settings_of(self, backend: str) -> dict[str, str | None]:
+        """What the command line says of that backend's settings, by their names.
 
-    def endpoint_options(self) -> dict[str, str | None]:
-        """What the command line says of the endpoint, by setting name."""
-        return {"uri": self.connect}
+        Raises:
+            UsageError: an option was given that sets none of them.
+        """
+        known = {s.option: s.name for s in settings.SETTINGS.get(backend, ()) if s.option is not None}
+        for option in self.endpoint:
+            if option not in known:
+                owners = [
+                    f"--{b}"
+                    for b, all_of in settings.SETTINGS.items()
+                    if option in {s.option for s in all_of}
+                ]
+                raise click.UsageError(f"--{option} goes with {' or '.join(owners)}, not with --{backend}.")
+        return {name: self.endpoint.get(option) for option, name in known.items()}
+
+    def spelling(self, target: Target, recorded: Mapping[str, str] | None = None) -> str:
+        """The options that name the same VM again: as they were given, else as they were recorded."""
+        words = [f"--{target.backend}", target.name]
+        for setting in settings.SETTINGS[target.backend]:
+            value = self.endpoint.get(setting.option or "") or (recorded or {}).get(setting.name)
+            if setting.option and value:
+                words += [f"--{setting.option}"] if setting.kind is bool else [f"--{setting.option}", value]
+        words += ["--profile", target.profile] if target.profile else []
+        return shlex.join(words)
 
 
 @contextmanager
@@ -73,17 +109,12 @@ def opened(
         chosen: the command's options.
         target: the VM.
         progress: what shows the steps.
-        recorded: an earlier run, whose own endpoint and VM count in place of the settings and the name.
+        recorded: an earlier run, whose own endpoint and VM count before the settings and the name.
     """
-    endpoint: Mapping[str, str]
-    if recorded is None:
-        resolved = settings.resolve(target.backend, target.profile, chosen.endpoint_options())
-        endpoint = resolved.values
-        for name, source in resolved.sources.items():
-            progress.tell("connecting;", f"the {name} is from {source}")
-    else:
-        endpoint = recorded.endpoint
-    backend = backends.connect(target, endpoint)
+    kept = recorded.endpoint if recorded else None
+    resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
+    _tell_sources(resolved, progress)
+    backend = backends.connect(target, _with_password(target, resolved.values, progress))
     try:
         ssh = None
         if chosen.ssh is not None:
@@ -93,7 +124,7 @@ def opened(
             target=target,
             vm=_find_recorded(backend, recorded) if recorded else backend.find(target.name),
             journal=Journal(settings.state_path()),
-            spelling=chosen.spelling(target),
+            spelling=chosen.spelling(target, kept),
             ssh=ssh,
             timeout=chosen.timeout,
             load_modules=chosen.load_modules,
@@ -104,13 +135,32 @@ def opened(
         backend.close()
 
 
+def _tell_sources(resolved: settings.Endpoint, progress: Progress) -> None:
+    for name, source in resolved.sources.items():
+        if name == "insecure":
+            progress.note(f"connecting; the server's certificate is NOT verified: {source} says so")
+        else:
+            progress.tell("connecting;", f"the {name} is from {source}")
+
+
+def _with_password(target: Target, values: Mapping[str, str], progress: Progress) -> Mapping[str, str]:
+    """The values, with what only the user can tell, where somebody is there to be asked."""
+    asked = settings.lacks_password(target.backend, values) and sys.stdin.isatty() and sys.stderr.isatty()
+    if not asked:
+        return values
+    progress.rest()
+    question = f"Password of {printable(values['username'])}"
+    return {**values, "password": click.prompt(question, hide_input=True, err=True)}
+
+
 def _find_recorded(backend: Backend, run: Run) -> Vm:
     try:
         return backend.find(run.vm.id)
     except TargetError as error:
+        where = settings.SETTINGS[run.target.backend][0].name
         raise TargetError(
             f"the VM {run.vm.name} of run {run.id} is gone",
-            evidence=f"{run.endpoint.get('uri', run.target.backend)} has no VM {run.vm.id}",
+            evidence=f"{run.endpoint.get(where, run.target.backend)} has no VM {run.vm.id}",
             cure="there is nothing left to put back",
         ) from error
 
@@ -160,9 +210,9 @@ def reach_goal(
     **options: Any,
 ) -> int:
     """What enable and disable share: they differ in the goal only."""
-    chosen = Chosen(**options)
+    chosen = Chosen.of(options)
     progress = Progress(quiet=quiet or output == "json")
-    with opened(chosen, chosen.required_target(), progress) as session:
+    with opened(chosen, chosen.target(), progress) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)
         result = engine.reach(session, goal, manner)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
 from nestvirt import engine, settings
-from nestvirt.cli.options import change_options, output_options, timeout_option, with_options
+from nestvirt.cli.options import (
+    change_options,
+    endpoint_options,
+    output_options,
+    run_options,
+    timeout_option,
+    with_options,
+)
 from nestvirt.cli.output import Progress, finish, reporting_errors, stdout_console
 from nestvirt.cli.session import Chosen, consenting, opened
 from nestvirt.journal import Journal, Run
@@ -19,40 +27,40 @@ from nestvirt.report import SCHEMA_VERSION
 @click.command()
 @click.argument("run", required=False)
 @click.option("--list", "listing", is_flag=True, help="List all runs, newest first.")
-@click.option("--libvirt", "vm", metavar="NAME", help="Only the runs of this VM.")
-@with_options(change_options, [timeout_option], output_options)
+@with_options(run_options, change_options, [timeout_option], endpoint_options, output_options)
 @reporting_errors
 def undo(
     run: str | None,
     listing: bool,
-    vm: str | None,
     dry_run: bool,
     yes: bool,
     no_restart: bool,
     force_off: bool,
-    timeout: float,
     quiet: bool,
     output: str,
+    **options: Any,
 ) -> int:
     """Put back exactly what RUN changed: the newest run that can be undone, where none is named.
 
-    It works after a crash in the middle of the run, too, and can itself be repeated.
+    It works after a crash in the middle of the run, too, and can itself be repeated. It connects where the
+    run did; only an option says otherwise. Passwords and tokens are not recorded, and looked for anew.
 
     \b
     Examples:
       nestvirt undo --list
       nestvirt undo
       nestvirt undo --libvirt web-01
+      nestvirt undo --proxmox 100
       nestvirt undo 20260131-101500-1a2b3c --yes
     """
-    journal = Journal(settings.state_path())
+    journal, chosen = Journal(settings.state_path()), Chosen.of(options)
+    backend, vm = chosen.vm or (None, None)
     if listing:
         if run is not None:
             raise click.UsageError("--list takes no RUN.")
-        return _list(journal, output, vm)
-    recorded = journal.find(run, vm)
+        return _list(journal, output, vm, backend)
+    recorded = journal.find(run, vm, backend)
     progress = Progress(quiet=quiet or output == "json")
-    chosen = Chosen(timeout=timeout, connect=recorded.endpoint.get("uri"))
     with opened(chosen, recorded.target, progress, recorded=recorded) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)
@@ -60,8 +68,8 @@ def undo(
     return finish(report, output)
 
 
-def _list(journal: Journal, output: str, vm: str | None = None) -> int:
-    runs = [(r, _state(journal, r)) for r in journal.runs() if vm is None or vm in (r.vm.name, r.vm.id)]
+def _list(journal: Journal, output: str, vm: str | None = None, backend: str | None = None) -> int:
+    runs = [(r, _state(journal, r)) for r in journal.runs() if r.is_of(vm, backend)]
     if output == "json":
         rows = [
             {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": state}

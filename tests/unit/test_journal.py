@@ -227,6 +227,36 @@ def test_find(journal: Journal) -> None:
     assert newer.id in caught.value.evidence
 
 
+@pytest.mark.parametrize(
+    ("vm", "backend", "found"),
+    [
+        (None, None, ["libvirt", "proxmox"]),
+        (None, "proxmox", ["proxmox"]),
+        ("100", None, ["libvirt", "proxmox"]),
+        ("100", "proxmox", ["proxmox"]),
+        ("100", "libvirt", ["libvirt"]),
+        ("web-01", None, ["proxmox"]),
+        ("100@pve1.example.com", "proxmox", ["proxmox"]),
+        ("as-it-was-named", "proxmox", ["proxmox"]),
+        ("pve1.example.com", "proxmox", []),
+    ],
+)
+def test_runs_of_one_vm(journal: Journal, vm: str | None, backend: str | None, found: list[str]) -> None:
+    for target, it in (
+        (Target("proxmox", "as-it-was-named"), Vm("100@pve1.example.com", "web-01")),
+        (Target("libvirt", "100"), Vm(VM.id, "100")),
+    ):
+        record = journal.begin("enable", target, it, Power.RUNNING, {})
+        record.intend(CPU)
+        record.end("applied")
+    assert [run.target.backend for run in journal.runs() if run.is_of(vm, backend)] == found
+    if found:
+        assert journal.find(None, vm, backend).target.backend == found[0]
+    else:
+        with pytest.raises(JournalError, match="no run to undo"):
+            journal.find(None, vm, backend)
+
+
 def test_find_in_an_empty_journal(journal: Journal) -> None:
     with pytest.raises(JournalError) as caught:
         journal.find(None)
