@@ -165,18 +165,20 @@ def _first_of_each(known: Iterable[Setting], layers: Iterable[_Layer]) -> dict[s
 
 
 def _text(setting: Setting, value: object, source: str) -> str:
-    """A value as text, a flag as "true" or "false"; empty where there is none."""
-    if setting.kind is not str and type(value) is setting.kind:
+    """A value as text, a flag as "true" or "false", a path absolute; empty where there is none."""
+    if type(value) in (bool, int) and type(value) is setting.kind:
         return str(value).lower()
     if not isinstance(value, str | None):
         seen, cure = f"in {source} it is a {type(value).__name__}", "write it in quotes"
+    elif value and setting.kind is Path:
+        return str(Path(os.path.expanduser(value)).absolute())  # noqa: PTH111 - it leaves an unknown ~user
     elif not value or setting.kind is not bool:
         return value or ""
     elif value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
     else:
         seen, cure = f"in {source} it is neither 1, true, yes nor 0, false, no", "say true or false there"
-    wanted = {str: "text", int: "a number", bool: "true or false"}[setting.kind]
+    wanted = {str: "text", int: "a number", bool: "true or false", Path: "text"}[setting.kind]
     raise SettingsError(f"{setting.name} has to be {wanted}", evidence=seen, cure=cure)
 
 

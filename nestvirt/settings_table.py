@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Setting:
         default: the built-in value; None where there is none.
         option: the name of the command line's option for it, without dashes; None for none.
         secret: whether it is kept from sight. It has no option, as everybody sees a process's arguments.
-        kind: what it is. The file may have numbers and booleans as such; a backend gets text.
+        kind: what it is. The file may have numbers and booleans as such; a backend gets text, and a path
+            that holds in any folder, as it is recorded.
         negates: the setting of which this one says the opposite.
     """
 
@@ -23,7 +25,7 @@ class Setting:
     default: str | None = None
     option: str | None = None
     secret: bool = False
-    kind: type[str] | type[int] | type[bool] = str
+    kind: type[str] | type[int] | type[bool] | type[Path] = str
     negates: str | None = None
 
 
@@ -53,7 +55,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("api_token", ("NESTVIRT_PROXMOX_API_TOKEN", "PROXMOX_VE_API_TOKEN"), secret=True),
         Setting("token_id", ("NESTVIRT_PROXMOX_TOKEN_ID", "PROXMOX_TOKEN_ID")),
         Setting("token_secret", ("NESTVIRT_PROXMOX_TOKEN_SECRET", "PROXMOX_TOKEN_SECRET"), secret=True),
-        Setting("ca_file", ("NESTVIRT_PROXMOX_CA_FILE", "PROXMOX_CA_PATH"), option="ca-file"),
+        Setting("ca_file", ("NESTVIRT_PROXMOX_CA_FILE", "PROXMOX_CA_PATH"), option="ca-file", kind=Path),
         Setting("fingerprint", ("NESTVIRT_PROXMOX_FINGERPRINT",), option="fingerprint"),
         Setting(
             "insecure", ("NESTVIRT_PROXMOX_INSECURE", "PROXMOX_VE_INSECURE"), option="insecure", kind=bool
@@ -62,7 +64,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             "validate_certs", ("PROXMOX_VALIDATE_CERTS", "PROXMOX_VERIFY_SSL"), kind=bool, negates="insecure"
         ),
         Setting("node_ssh", ("NESTVIRT_PROXMOX_NODE_SSH",), option="node-ssh"),
-        Setting("ssh_config", ("NESTVIRT_PROXMOX_SSH_CONFIG",)),
+        Setting("ssh_config", ("NESTVIRT_PROXMOX_SSH_CONFIG",), kind=Path),
     ),
 }
 """What each backend can be given; its first setting is where the hypervisor is."""

@@ -131,7 +131,7 @@ def test_options_reach_the_backend_by_their_settings_names(state: Path) -> None:
     assert asked_with("check", "--proxmox", "100", "--connect", URL, *args) == {
         "endpoint": URL,
         "username": "root@pam",
-        "ca_file": "ca.pem",
+        "ca_file": str(Path.cwd() / "ca.pem"),
         "fingerprint": "AB:CD",
         "insecure": "true",
         "node_ssh": "root@pve1",

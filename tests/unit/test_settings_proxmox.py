@@ -217,6 +217,19 @@ def test_insecure_is_true_or_not_there(
     assert set(endpoint.sources) == set(endpoint.values)
 
 
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [("/etc/ca.pem", "/etc/ca.pem"), ("ca.pem", "here/ca.pem"), ("~/ca.pem", "mine/ca.pem")],
+)
+def test_a_path_holds_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, path: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "mine"))
+    assert resolved(ca_file=given).values == {"ca_file": str(tmp_path / path)}
+
+
 @pytest.mark.parametrize("port", ["8007", '"8007"'])
 def test_a_port_may_be_a_number(config: Path, port: str) -> None:
     config.write_text(f"[defaults.proxmox]\nport = {port}", encoding="utf-8")
@@ -365,7 +378,7 @@ def test_a_recorded_run_gets_its_secrets_anew(config: Path, monkeypatch: pytest.
     endpoint = settings.resolve("proxmox", "lab", {"ca_file": "new.pem"}, recorded)
     assert endpoint.values == {
         "endpoint": URL,
-        "ca_file": "new.pem",
+        "ca_file": str(Path.cwd() / "new.pem"),
         "insecure": "true",
         "port": "8007",
         "api_token": SECRET,
