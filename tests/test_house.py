@@ -177,8 +177,11 @@ def _public_functions(scope: ast.Module | ast.ClassDef) -> Iterator[ast.Function
 
 def checks() -> dict[str, str]:
     """Every check id to the question it asks."""
-    tables = [verify.CHECKS, engine.CHECKS]
-    tables += [import_module(f"nestvirt.backends.{path.parent.name}.facts").CHECKS for path in _facts()]
+    backends: dict[str, str] = {}
+    for path in _facts():
+        for check, question in import_module(f"nestvirt.backends.{path.parent.name}.facts").CHECKS.items():
+            assert backends.setdefault(check, question) == question, f"{check} asks two questions"
+    tables = [backends, verify.CHECKS, engine.CHECKS]
     merged = {check: question for table in tables for check, question in table.items()}
     assert len(merged) == sum(map(len, tables)), "a check is in two tables"
     return merged

@@ -111,12 +111,15 @@ class ProxmoxBackend:
                 )
             try:
                 self._write(vmid, facts, change.after)
-            except (NoAnswer, Refused) as error:
+            except NoAnswer as error:
                 evidence = error.evidence
-                if isinstance(error, Refused) and not _passes(error.text):
-                    raise _rejected(vm, vmid, error) from error
                 if self.read(vm).configured("cpu") == change.after:
-                    return  # what got lost was the answer
+                    return  # it was written, and the answer got lost
+            except Refused as error:
+                evidence = error.evidence
+                if not _passes(error.text):
+                    raise _rejected(vm, vmid, error) from error
+                self.read(vm)  # with whose digest it is tried again, if the CPU is still the same
             except AccessDenied as error:
                 raise ChangeRejected(error.message, evidence=error.evidence, cure=error.cure) from error
             else:
