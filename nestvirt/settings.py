@@ -111,6 +111,12 @@ def lacks_password(backend: str, values: Mapping[str, str]) -> bool:
     return asked and not secrets & set(values)
 
 
+def unverified(values: Mapping[str, str]) -> bool:
+    """True where there is a server's certificate, and nothing that it is verified by."""
+    pinned = "fingerprint" in values
+    return "insecure" in values and not pinned and _over_https(values.get("endpoint", ""))
+
+
 class _Found(NamedTuple):
     value: str
     source: str

@@ -137,7 +137,7 @@ def opened(
 
 def _tell_sources(resolved: settings.Endpoint, progress: Progress) -> None:
     for name, source in resolved.sources.items():
-        if name == "insecure":
+        if name == "insecure" and settings.unverified(resolved.values):
             progress.note(f"connecting; the server's certificate is NOT verified: {source} says so")
         else:
             progress.tell("connecting;", f"the {name} is from {source}")

@@ -197,6 +197,19 @@ def test_that_nothing_is_verified_is_told(
     assert (f"nestvirt: connecting; {line}" in done.stderr) is told
 
 
+@pytest.mark.parametrize(
+    "args",
+    [["--connect", "ssh://root@pve1"], ["--connect", "local"], ["--connect", URL, "--fingerprint", "AB"]],
+    ids=" ".join,
+)
+def test_it_is_not_told_where_something_is_verified_or_there_is_no_certificate(
+    state: Path, args: list[str]
+) -> None:
+    done = nestvirt("check", "--proxmox", "100", "--insecure", *args)
+    assert "the insecure is from option --insecure" in done.stderr
+    assert "NOT verified" not in done.stderr
+
+
 # --- the password
 
 
