@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.enable import EnableBench
+from benchmarks.proxmox import ProxmoxBench
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
 PROBE = str(Path(__file__).parents[1] / "nestvirt" / "guest" / "probe.py")
@@ -81,6 +82,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as state, EnableBench(NESTVIRT, Path(state)) as bench:
         ours_s, theirs_s = in_turn(bench.by_nestvirt, bench.by_virsh, 5)
     print(Ratio("nestvirt enable / the same by virsh and the agent", ours_s, theirs_s, 1.05).line())
+    with tempfile.TemporaryDirectory() as state, ProxmoxBench(NESTVIRT, Path(state)) as proxmox:
+        for count in proxmox.counts():
+            print(count.line(), flush=True)
+        ours_s, theirs_s = in_turn(proxmox.by_nestvirt, proxmox.by_requests, RUNS)
+    print(Ratio("Proxmox: facts by nestvirt / the same bare requests", ours_s, theirs_s, 1.5).line())
     peak = peak_mib([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")
