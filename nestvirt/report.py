@@ -58,7 +58,7 @@ def to_json(report: Report) -> str:
 def error_to_json(error: Error) -> str:
     """An error in the place of a report."""
     fields = {
-        "kind": type(error).__name__,
+        "kind": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == Error.__module__),
         "message": error.message,
         "evidence": printable(error.evidence),
         "cure": error.cure,
@@ -167,7 +167,7 @@ def _wrapped(line: str, width: int | None) -> str:
 
 
 def diff(changes: Sequence[Change]) -> Text:
-    """The changes as a unified diff of each setting's text."""
+    """The changes: ``cpu: kvm64 -> host``, or a unified diff where the setting is a longer text."""
     from rich.text import Text
 
     text = Text()
@@ -176,6 +176,10 @@ def diff(changes: Sequence[Change]) -> Text:
             ["(not set)"] if v is None else [_shown(line) for line in v.splitlines()]
             for v in (change.before, change.after)
         )
+        if len(before) == len(after) == 1:
+            text.append(f"  {change.setting}: ").append(before[0], "red").append(" -> ")
+            text.append(f"{after[0]}\n", "green")
+            continue
         text.append(f"  {change.setting}\n")
         for line in list(difflib.unified_diff(before, after, n=20, lineterm=""))[3:]:
             style = {"-": "red", "+": "green"}.get(line[:1], "")

@@ -2,71 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nestvirt import backends, engine, report
-from nestvirt.engine import Manner, Session, Step
+from nestvirt.engine import Manner, Step
 from nestvirt.errors import (
     AccessDenied,
-    Busy,
     ChangeRejected,
     ConnectionFailed,
     Error,
-    Interrupted,
     PowerError,
     TargetError,
 )
 from nestvirt.journal import Journal
-from nestvirt.model import Change, Goal, Plan, Status, Target
+from nestvirt.model import Change, Plan, Status, Target
+from tests.contract.basis import MANNER, OFF, ON, Tell, agree, quiet
+from tests.contract.interruptions import Interruptions
 from tests.contract.rig import Rig
 
-ON, OFF = Goal(nested=True), Goal(nested=False)
-CHANGING = [Step.STOP, Step.APPLY, Step.READ_BACK, Step.START]
-Tell = Callable[[Step, str], None]
+__all__ = ["MANNER", "OFF", "ON", "Conformance", "Tell", "agree", "quiet"]
 
 
-def agree(_plan: Plan) -> None:
-    """Consent to everything."""
-
-
-def quiet(_step: Step, _detail: str) -> None:
-    """Show nothing."""
-
-
-MANNER = Manner(consent=agree)
-
-
-class Conformance:
+class Conformance(Interruptions):
     """The suite; a subclass provides the fixture ``rig``."""
-
-    timeout = 60.0
-
-    @pytest.fixture
-    def journal(self, tmp_path: Path) -> Journal:
-        return Journal(tmp_path / "state")
-
-    def session(
-        self, rig: Rig, journal: Journal, name: str, tell: Tell = quiet, timeout: float = 0
-    ) -> Session:
-        target = Target(rig.backend, name)
-        backend = backends.connect(target, rig.endpoint)
-        vm = backend.find(name)
-        return Session(
-            backend,
-            target,
-            vm,
-            journal,
-            f"--{rig.backend} {name}",
-            timeout=timeout or self.timeout,
-            tell=tell,
-        )
 
     def test_unknown_vm_is_named_beside_what_there_is(self, rig: Rig, journal: Journal) -> None:
         name = rig.make(running=False)
@@ -288,95 +248,6 @@ class Conformance:
             backends.connect(Target(rig.backend, "any"), endpoint)
         assert caught.value.cure
 
-    def test_two_runs_at_once_on_one_vm_the_second_refuses(self, rig: Rig, journal: Journal) -> None:
-        name = rig.make()
-        second: list[Error] = []
-
-        def intrude(step: Step, _detail: str) -> None:
-            if step is Step.APPLY:
-                with pytest.raises(Busy) as caught:
-                    engine.reach(self.session(rig, journal, name), OFF, MANNER)
-                second.append(caught.value)
-
-        result = engine.reach(self.session(rig, journal, name, intrude), ON, MANNER)
-        assert result.conclusion is Status.PASS
-        assert len(second) == 1
-
-    @pytest.mark.parametrize("step", CHANGING, ids=lambda s: s.name.lower())
-    def test_ctrl_c_at_any_step_puts_everything_back(self, rig: Rig, journal: Journal, step: Step) -> None:
-        name = rig.make()
-        before = rig.see(name)
-
-        def press(now: Step, _detail: str) -> None:
-            if now is step and not pressed:
-                pressed.append(now)
-                raise KeyboardInterrupt
-
-        pressed: list[Step] = []
-        with pytest.raises(Interrupted):
-            engine.reach(self.session(rig, journal, name, press), ON, MANNER)
-        assert pressed == [step]
-        assert rig.see(name).stored == before.stored
-        assert rig.see(name).running
-
-    def test_ctrl_c_while_verifying_leaves_the_change_and_says_so(self, rig: Rig, journal: Journal) -> None:
-        name = rig.make()
-
-        def press(now: Step, _detail: str) -> None:
-            if now is Step.PROBE:
-                raise KeyboardInterrupt
-
-        with pytest.raises(Interrupted, match="not proven"):
-            engine.reach(self.session(rig, journal, name, press), ON, MANNER)
-        assert rig.see(name).nested
-        assert journal.find(None).outcome == "applied"
-
-    @pytest.mark.parametrize("step", CHANGING, ids=lambda s: s.name.lower())
-    def test_after_a_kill_at_any_step_undo_restores(
-        self, rig: Rig, journal: Journal, tmp_path: Path, step: Step
-    ) -> None:
-        name = rig.make()
-        before = rig.see(name)
-        self.kill_at(rig, name, step, tmp_path)
-        runs = journal.runs()
-        assert [r.state for r in runs] == ["interrupted"]
-        checked = engine.check(self.session(rig, journal, name), ON)
-        [warning] = [f for f in checked.findings if f.check == "vm-run-interrupted"]
-        assert runs[0].id in warning.cure
-        assert ("left the VM off" in warning.evidence) is not rig.see(name).running
-        engine.undo(self.session(rig, journal, name), journal.find(None), MANNER)
-        assert rig.see(name).stored == before.stored
-        assert rig.see(name).running
-        with pytest.raises(Error, match="no run to undo"):
-            journal.find(None)
-
-    @pytest.mark.parametrize("step", [Step.APPLY, Step.START], ids=lambda s: s.name.lower())
-    def test_after_a_kill_a_second_run_completes_and_owes_nothing(
-        self, rig: Rig, journal: Journal, tmp_path: Path, step: Step
-    ) -> None:
-        name = rig.make()
-        self.kill_at(rig, name, step, tmp_path)
-        assert not rig.see(name).running
-        result = engine.reach(self.session(rig, journal, name), ON, MANNER)
-        assert result.conclusion is Status.PASS
-        assert rig.see(name).running
-        assert "interrupted" not in [r.state for r in journal.runs()]
-
-    def test_lost_connection_midway_heals_on_a_second_run(self, rig: Rig, journal: Journal) -> None:
-        name = rig.make()
-
-        def cut(step: Step, _detail: str) -> None:
-            if step is Step.APPLY:
-                session.backend.close()
-
-        session = self.session(rig, journal, name, cut)
-        with pytest.raises(Error) as caught:
-            engine.reach(session, ON, MANNER)
-        assert "nestvirt undo" in caught.value.cure
-        result = engine.reach(self.session(rig, journal, name), ON, MANNER)
-        assert result.conclusion is Status.PASS
-        assert rig.see(name).running
-
     def test_no_secret_leaves_the_peer(self, rig: Rig, journal: Journal, tmp_path: Path) -> None:
         name = rig.make()
         assert rig.secret in rig.see(name).stored
@@ -386,17 +257,3 @@ class Conformance:
         kept = [path.read_text() for path in tmp_path.rglob("*") if path.is_file() and "state" in path.parts]
         assert kept
         assert not any(rig.secret in text for text in shown + kept)
-
-    def kill_at(self, rig: Rig, name: str, step: Step, tmp_path: Path) -> None:
-        """Run enable in a process of its own that kills itself, as a power cut would, right before a step."""
-        job = {
-            "backend": rig.backend,
-            "endpoint": dict(rig.endpoint),
-            "name": name,
-            "step": step.name,
-            "state": str(tmp_path / "state"),
-            "timeout": self.timeout,
-        }
-        command = [sys.executable, "-m", "tests.contract.killed", json.dumps(job)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-        assert done.returncode == -signal.SIGKILL, done.stderr

@@ -32,7 +32,8 @@ def test_enable_takes_ten_requests_beside_facts_and_polling(rig: ProxmoxRig, jou
     traffic = rig.pve.traffic
     traffic.clear()
     assert engine.reach(session(rig, journal, name), ON, MANNER).conclusion is Status.PASS
-    waiting = traffic.polls - traffic.count("GET", "/pending")  # each reading of facts asks for the state once
+    # Each reading of facts asks for the state once; that is no waiting.
+    waiting = traffic.polls - traffic.count("GET", "/pending")
     assert traffic.counts.total() - 6 - waiting <= 10, traffic.table()
 
 

@@ -161,6 +161,18 @@ def test_a_diff_shows_what_changes() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("x86-64-v2-AES", "host", "cpu: x86-64-v2-AES -> host"),
+        (None, "host", "cpu: (not set) -> host"),
+        ("host", None, "cpu: host -> (not set)"),
+    ],
+)
+def test_a_diff_of_a_short_value_is_a_line(before: str | None, after: str | None, line: str) -> None:
+    assert report.diff([Change("cpu", before, after)]).plain == f"  {line}\n"
+
+
 @given(st.text(max_size=200) | st.just(HOSTILE))
 def test_no_foreign_text_controls_the_terminal(said: str) -> None:
     layer = Layer.GUEST

@@ -114,8 +114,6 @@ class AgentChannel:
         path = f"{self._path}/{command}"
         try:
             answer = self._api.post(path, values) if command == "exec" else self._api.get(path, values)
-        except AccessDenied as error:
-            raise RunRefused(error.message, evidence=error.evidence, cure=error.cure) from error
         except Refused as error:
             if command == "exec" and _BLOCKED.search(error.text):
                 raise RunRefused(
@@ -128,6 +126,8 @@ class AgentChannel:
             if error.status in UNREACHED:
                 message = f"the guest agent's answer to {command} got lost; the guest may have no /bin/sh"
             raise _unreachable(message, error) from error
+        except AccessDenied as error:
+            raise RunRefused(error.message, evidence=error.evidence, cure=error.cure) from error
         except ConnectionFailed as error:
             raise _unreachable(f"there was no answer to the guest agent's {command}", error) from error
         if not isinstance(answer, Mapping):
@@ -141,7 +141,8 @@ def _vm_is_off(text: str) -> bool:
 
 
 def _unreachable(message: str, error: Error) -> GuestUnreachable:
-    cure = error.cure if isinstance(error, AccessDenied) else _INSTALL
+    denied = isinstance(error, AccessDenied) and not isinstance(error, Refused)
+    cure = error.cure if denied else _INSTALL
     return GuestUnreachable(message, evidence=error.evidence, cure=cure)
 
 

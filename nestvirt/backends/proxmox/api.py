@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from nestvirt.errors import AccessDenied, ConnectionFailed, Error
+from nestvirt.errors import AccessDenied, ConnectionFailed
 
 VERSION = "version"
 RESOURCES = "cluster/resources"
@@ -61,7 +61,7 @@ class Way(Protocol):
         """Close the connection."""
 
 
-class Refused(Error):
+class Refused(AccessDenied):
     """The API answered a request with an error.
 
     Args:

@@ -166,10 +166,12 @@ def _destination(address: str) -> tuple[str, list[str]]:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError as error:
+    except ValueError:
         raise SettingsError(
-            "the SSH address cannot be used", evidence=str(error), cure="for example: ssh://root@pve1"
-        ) from error
+            "the SSH address cannot be used",
+            evidence="its port is not a number",
+            cure="for example: ssh://root@pve1:22",
+        ) from None  # what is no number may be part of a password
     if not parts.hostname or parts.password is not None or parts.path.strip("/"):
         raise SettingsError(
             "the SSH address cannot be used",

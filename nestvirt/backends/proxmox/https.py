@@ -54,6 +54,7 @@ class HttpsWay:
         self._session = ProxmoxHttpSession()
         self._session.max_redirects = 0  # PVE sends none; one would carry the credentials elsewhere
         pin = settings.get("fingerprint")
+        self._pinned = bool(pin)
         if pin:
             self._session.mount("https://", _Pinned(fingerprint_digits(pin)))
         self._auth, self.who = self._credentials(settings, _verify(settings))
@@ -128,6 +129,13 @@ class HttpsWay:
     def _distrusted(self, error: Exception) -> ConnectionFailed:
         seen = _fingerprint_of(self._peer)
         shown = f"; it shows the fingerprint {seen}" if seen else ""
+        if self._pinned:
+            return ConnectionFailed(
+                f"the certificate of {self.address} is not the one whose fingerprint was given",
+                evidence=f"nothing was sent{shown}",
+                cure="where the certificate was renewed, compare it with the GUI's (node > System > "
+                "Certificates) and give the new fingerprint; else somebody stands between",
+            )
         return ConnectionFailed(
             f"the certificate of {self.address} is not trusted",
             evidence=f"{_innermost(error)}{shown}",
@@ -286,8 +294,8 @@ def _host_and_port(address: str, port: str | None) -> tuple[str, int]:
     try:
         parts = urlsplit(address if "://" in address else f"https://{address}")
         found = parts.port or int(port or PORT)
-    except ValueError as error:
-        raise _bad_address(str(error)) from error
+    except ValueError:
+        raise _bad_address("its port is not a number") from None  # the number may be part of a password
     if parts.scheme != "https" or not parts.hostname or parts.username or parts.password:
         raise _bad_address("it is https://HOST:PORT, and holds no user and no password")
     return parts.hostname, found
