@@ -50,6 +50,9 @@ Host {host}
 class Sshd:
     """The server; a context manager.
 
+    Args:
+        path: the PATH of who logs in; empty: what the server gives by itself.
+
     Attributes:
         host: what ``ssh -F config`` knows it by.
         port: where it listens, on 127.0.0.1.
@@ -61,7 +64,7 @@ class Sshd:
 
     host = "lab"
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "") -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nv-sshd-"))
         self._made_privsep = False
         self._log = self._folder / "log"
@@ -70,6 +73,7 @@ class Sshd:
         self.known_hosts = self._folder / "known_hosts"
         self.config = self._folder / "ssh_config"
         self.port = _free_port()
+        self._path = path
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -118,7 +122,8 @@ class Sshd:
         self.known_hosts.write_text(f"{self.host},[127.0.0.1]:{self.port} {public}")
         values = {"folder": self._folder, "port": self.port, "user": self.user, "host": self.host}
         self.config.write_text(SSH_CONFIG.format(**values))
-        (self._folder / "sshd_config").write_text(SSHD_CONFIG.format(**values))
+        path = f"SetEnv PATH={self._path}\n" if self._path else ""
+        (self._folder / "sshd_config").write_text(SSHD_CONFIG.format(**values) + path)
         tree = unpacked("sshd", PACKAGES)
         libraries = tree / "usr/lib/x86_64-linux-gnu"
         environment = {

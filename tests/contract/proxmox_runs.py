@@ -1,0 +1,51 @@
+"""Short words for the tests of Proxmox: a session, a run, a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nestvirt import backends, engine
+from nestvirt.engine import Session
+from nestvirt.journal import Journal
+from nestvirt.model import Finding, Goal, Report, Target
+from tests.contract.conformance import MANNER, ON, Tell, quiet
+from tests.peers.proxmox_rig import ProxmoxRig
+
+
+def session(
+    rig: ProxmoxRig,
+    journal: Journal,
+    name: str,
+    *,
+    tell: Tell = quiet,
+    timeout: float = 30,
+    endpoint: Mapping[str, str] | None = None,
+) -> Session:
+    """A session on a VM of the rig."""
+    target = Target("proxmox", name)
+    backend = backends.connect(target, endpoint or rig.endpoint)
+    spelling = f"--proxmox {name}"
+    return Session(backend, target, backend.find(name), journal, spelling, timeout=timeout, tell=tell)
+
+
+def enable(
+    rig: ProxmoxRig,
+    journal: Journal,
+    name: str,
+    goal: Goal = ON,
+    *,
+    endpoint: Mapping[str, str] | None = None,
+) -> Report:
+    """Run enable on a VM of the rig."""
+    return engine.reach(session(rig, journal, name, endpoint=endpoint), goal, MANNER)
+
+
+def check(rig: ProxmoxRig, journal: Journal, name: str, goal: Goal = ON) -> Report:
+    """Run check on a VM of the rig."""
+    return engine.check(session(rig, journal, name), goal)
+
+
+def found(report: Report, check_id: str) -> Finding:
+    """The one finding of that check."""
+    [finding] = [f for f in report.findings if f.check == check_id]
+    return finding
