@@ -8,13 +8,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, vm_path
 from nestvirt.backends.proxmox.cluster import Cluster
 from nestvirt.backends.proxmox.facts import CHECKS, Surroundings, VmFacts, vm_facts
+from nestvirt.backends.proxmox.node import version_of
 from nestvirt.backends.proxmox.tasks import Machine, moments
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, MissingExtra, SettingsError
 from nestvirt.guest.channel import Channel
@@ -46,13 +47,16 @@ class ProxmoxBackend:
     def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
         """Open the way that ``endpoint["endpoint"]`` names; see Backend."""
         api = Api(_way(endpoint))
+        message = f"{api.address} does not answer as Proxmox VE does"
         try:
-            version = api.get(paths.VERSION)
+            answer = api.get(paths.VERSION)
         except Refused as error:
-            raise ConnectionFailed(
-                f"{api.address} does not answer as Proxmox VE does", evidence=error.evidence, cure=_ADDRESS
-            ) from error
-        return cls(api, endpoint, _version(version))
+            raise ConnectionFailed(message, evidence=error.evidence, cure=_ADDRESS) from error
+        version = version_of(answer.get("version")) if isinstance(answer, dict) else ()
+        if not version:
+            evidence = f"its version is {printable(str(answer), 100)}"
+            raise ConnectionFailed(message, evidence=evidence, cure=_ADDRESS)
+        return cls(api, endpoint, version)
 
     def find(self, name: str) -> Vm:
         """By VMID, name, or ``VMID@HOST`` as records write it; see Backend."""
@@ -163,7 +167,7 @@ class ProxmoxBackend:
         if not facts.agent or facts.windows:
             return None
         path = vm_path(self._cluster.node_of(vmid), vmid, "agent")
-        return AgentChannel(self._api, path, self._cluster.version[0] if self._cluster.version else 9)
+        return AgentChannel(self._api, path, self._cluster.version[0])
 
     def close(self) -> None:
         """Close the connection."""
@@ -215,12 +219,6 @@ def _way(settings: Mapping[str, str]) -> Way:
             evidence=str(error),
             cure="pip install proxmoxer requests",
         ) from error
-
-
-def _version(answer: Any) -> tuple[int, ...]:
-    from nestvirt.backends.proxmox.node import version_of
-
-    return version_of(answer.get("version", "") if isinstance(answer, dict) else "")
 
 
 def _vmid(vm: Vm) -> str:
