@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.shell import Shell
+from tests.e2e.shell import ProxmoxShell, Shell
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.libvirt_rig import LibvirtRig
+from tests.peers.proxmox_rig import ProxmoxRig
+from tests.peers.pve_server import serve
 
 
 @pytest.fixture
@@ -17,3 +19,10 @@ def shell(libvirt_lab: LibvirtLab, tmp_path: Path) -> Iterator[Shell]:
     rig = LibvirtRig(libvirt_lab)
     yield Shell(rig, tmp_path / "state")
     rig.remove_all()
+
+
+@pytest.fixture
+def proxmox(tmp_path: Path) -> Iterator[ProxmoxShell]:
+    with serve() as served:
+        yield ProxmoxShell(ProxmoxRig(served), tmp_path / "state")
+        assert served.pve.traffic.violations == []

@@ -1,31 +1,37 @@
-"""An operator's shell: nestvirt commands typed at the lab's libvirt."""
+"""An operator's shell: nestvirt commands typed at a hypervisor that the environment names."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.contract.rig import Seen
 from tests.peers.libvirt_rig import LibvirtRig
+from tests.peers.proxmox_rig import ProxmoxRig
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
 
 
-class Shell:
-    """Types nestvirt commands at the lab's libvirt."""
+class Prompt:
+    """Types nestvirt commands.
 
-    def __init__(self, rig: LibvirtRig, state: Path) -> None:
-        self.rig = rig
+    Args:
+        state: where nestvirt keeps its records.
+        where: the variables that say where the hypervisor is.
+    """
+
+    def __init__(self, state: Path, where: Mapping[str, str]) -> None:
         self.state = state
         self.environment = {
             **os.environ,
-            "LIBVIRT_DEFAULT_URI": rig.lab.uri,
             "NESTVIRT_STATE_DIR": str(state),
             "NESTVIRT_CONFIG": os.devnull,
+            **where,
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -52,6 +58,23 @@ class Shell:
             if words in line:
                 return
         pytest.fail(f"it ended without saying {words!r}")
+
+
+class Shell(Prompt):
+    """At the lab's libvirt."""
+
+    def __init__(self, rig: LibvirtRig, state: Path) -> None:
+        super().__init__(state, {"LIBVIRT_DEFAULT_URI": rig.lab.uri})
+        self.rig = rig
+
+
+class ProxmoxShell(Prompt):
+    """At the Proxmox peer, with the variables that other tools for Proxmox read."""
+
+    def __init__(self, rig: ProxmoxRig, state: Path) -> None:
+        where = {"PROXMOX_VE_ENDPOINT": rig.served.url, "PROXMOX_VE_API_TOKEN": rig.token}
+        super().__init__(state, where | {"PROXMOX_CA_PATH": rig.served.ca_file})
+        self.rig = rig
 
 
 def same_configuration(one: Seen, other: Seen) -> bool:

@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.proxmox_rig import ProxmoxRig
+from tests.peers.pve_server import serve
 
 README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
@@ -22,11 +24,27 @@ FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
 def outputs(lab: LibvirtLab, state: Path) -> list[str]:
-    """What the README's commands print, in order, on a VM that has no nesting and runs."""
+    """What the README's commands print, in order, on VMs that have no nesting and run."""
     lab.define(VM, svm=False)
     lab.start(VM)
     lab.wait_agent(VM)
-    environment = {**os.environ, "LIBVIRT_DEFAULT_URI": lab.uri, "NESTVIRT_STATE_DIR": str(state)}
+    with serve() as served:
+        rig = ProxmoxRig(served)
+        served.pve.add(VM, running=True, cpu="x86-64-v2-AES")
+        environment = {
+            **os.environ,
+            "NESTVIRT_CONFIG": os.devnull,
+            "NESTVIRT_STATE_DIR": str(state),
+            "LIBVIRT_DEFAULT_URI": lab.uri,
+            "PROXMOX_VE_ENDPOINT": served.url,
+            "PROXMOX_VE_API_TOKEN": rig.token,
+            "PROXMOX_CA_PATH": served.ca_file,
+        }
+        return printed_in(environment)
+
+
+def printed_in(environment: dict[str, str]) -> list[str]:
+    """What the README's commands print in that environment."""
     texts = []
     for example in EXAMPLE.finditer(README.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(example["command"])
@@ -45,7 +63,7 @@ def without_figures(text: str) -> str:
 
 def test_commands_print_what_the_readme_shows(libvirt_lab: LibvirtLab, tmp_path: Path) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
-    assert len(shown) >= 4
+    assert len(shown) >= 5
     printed = outputs(libvirt_lab, tmp_path)
     libvirt_lab.remove(VM)
     assert [without_figures(text) for text in printed] == [without_figures(text) for text in shown]

@@ -12,7 +12,7 @@ from typing import Self
 
 from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
-from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, vm_path
+from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
 from nestvirt.backends.proxmox.cluster import Cluster
 from nestvirt.backends.proxmox.facts import CHECKS, Surroundings, VmFacts, vm_facts
 from nestvirt.backends.proxmox.node import version_of
@@ -69,18 +69,16 @@ class ProxmoxBackend:
         try:
             return self._read(vmid)
         except Refused as error:
-            if "does not exist" not in error.text:
+            if not is_elsewhere(error):
                 raise
-            self._cluster.forget(vmid)  # it has moved to another node
-            self._around.pop(vmid, None)
-            self._machines.pop(vmid, None)
+            self._cluster.forget(vmid)
             return self._read(vmid)
 
     def _read(self, vmid: str) -> VmFacts:
         node = self._cluster.node_of(vmid)
         rows = self._api.get(vm_path(node, vmid, "pending"))
         status = self._api.get(vm_path(node, vmid, "status", "current"))
-        if vmid not in self._around:
+        if vmid not in self._around or self._around[vmid].node.name != node:
             self._around[vmid] = self._surroundings(node, vmid)
         warnings = self._warnings.get(vmid, ())
         facts = vm_facts(vmid, self._api.who, rows, status, self._around[vmid], warnings)
@@ -178,8 +176,7 @@ class ProxmoxBackend:
         facts = self._last.get(vmid) or self.read(vm)
         machine = self._machines.get(vmid)
         if machine is None:
-            node = self._cluster.node_of(vmid)
-            machine = Machine(self._api, node, vmid, vm.name, facts.ha is not None, facts.pid)
+            machine = Machine(self._api, self._cluster, vmid, vm.name, facts.ha is not None, facts.pid)
             self._machines[vmid] = machine
         machine.pid = facts.pid or machine.pid
         return machine

@@ -77,6 +77,11 @@ class Refused(AccessDenied):
         self.text = text
 
 
+def is_elsewhere(error: Refused) -> bool:
+    """Whether the node that was asked has no such VM: it has moved, or it is gone."""
+    return "does not exist" in error.text
+
+
 def refused(request: str, status: int, text: str) -> Refused:
     """A Refused with its words for people."""
     text = " ".join(text.split()) or "no reason given"

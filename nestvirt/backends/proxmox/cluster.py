@@ -57,7 +57,7 @@ class Cluster:
             vmid = str(matches[0]["vmid"])
             self._places[vmid] = str(matches[0]["node"])
             return vmid, str(matches[0].get("name") or f"VM {vmid}")
-        if wanted.isdecimal() and (title := self._search(wanted)) is not None:
+        if _is_vmid(wanted) and (title := self._search(wanted)) is not None:
             return wanted, title
         raise self._unknown(name, wanted, vms)
 
@@ -163,6 +163,10 @@ class Cluster:
         if _host(words) != name:
             return None, f"{over} is {_host(words) or 'unknown'}, and the VM is on {name}"
         return _parameter(words), "" if _parameter(words) else f"no kvm module is loaded on {name}"
+
+
+def _is_vmid(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 100 <= int(text[:10]) <= 999_999_999
 
 
 def _host(words: str) -> str:

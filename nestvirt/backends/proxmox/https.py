@@ -267,7 +267,7 @@ def _verify(settings: Mapping[str, str]) -> bool | str:
     if settings.get("fingerprint") or settings.get("insecure"):
         return False
     path = settings.get("ca_file")
-    if path and not Path(path).is_file():
+    if path and not Path(path).exists():
         raise SettingsError(
             "the CA file is not there", evidence=path, cure="copy /etc/pve/pve-root-ca.pem from a node"
         )

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, node_path, vm_path
+from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, is_elsewhere, node_path, vm_path
+from nestvirt.backends.proxmox.cluster import Cluster
 from nestvirt.errors import PowerError
 from nestvirt.printable import printable
 
@@ -68,13 +69,13 @@ class Machine:
     """One VM's power.
 
     Attributes:
-        node: where it is.
+        cluster: knows on which node it is; HA may start it on another one than it has stopped it on.
         pid: its process when it was last seen running.
         shutting_down: the UPID of a shutdown that may still be under way.
     """
 
     api: Api
-    node: str
+    cluster: Cluster
     vmid: str
     name: str
     ha: bool
@@ -136,8 +137,11 @@ class Machine:
         )
 
     def _post(self, action: str, values: dict[str, object]) -> list[str]:
+        path = vm_path(self.cluster.node_of(self.vmid), self.vmid, "status", action)
         try:
-            upid = self.api.post(vm_path(self.node, self.vmid, "status", action), values)
+            upid = self.api.post(path, values)
+        except NoAnswer:
+            return []  # it may have been heard; what becomes of the VM will show
         except Refused as error:
             if "not running" in error.text:
                 return []
@@ -170,7 +174,16 @@ class Machine:
         return tuple(printable(str(row.get("t", "")), 300) for row in rows or [] if isinstance(row, dict))
 
     def _state(self) -> dict[str, object]:
-        state = self.api.get(vm_path(self.node, self.vmid, "status", "current"))
+        """What the VM does now; nothing where that cannot be told at this moment."""
+        try:
+            state = self.api.get(vm_path(self.cluster.node_of(self.vmid), self.vmid, "status", "current"))
+        except NoAnswer:
+            return {}
+        except Refused as error:
+            if not is_elsewhere(error):
+                raise
+            self.cluster.forget(self.vmid)
+            return {}
         return state if isinstance(state, dict) else {}
 
     def _is_on(self) -> bool:
