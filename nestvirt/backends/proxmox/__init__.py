@@ -119,7 +119,7 @@ class ProxmoxBackend:
                     return  # it was written, and the answer got lost
             except Refused as error:
                 evidence = error.evidence
-                if not _passes(error.text):
+                if not (_passes(error.text) or is_elsewhere(error)):
                     raise _rejected(vm, vmid, error) from error
                 self.read(vm)  # with whose digest it is tried again, if the CPU is still the same
             except AccessDenied as error:
@@ -164,8 +164,7 @@ class ProxmoxBackend:
         facts = self._last.get(vmid) or self.read(vm)
         if not facts.agent or facts.windows:
             return None
-        path = vm_path(self._cluster.node_of(vmid), vmid, "agent")
-        return AgentChannel(self._api, path, self._cluster.version[0])
+        return AgentChannel(self._api, self._cluster, vmid)
 
     def close(self) -> None:
         """Close the connection."""

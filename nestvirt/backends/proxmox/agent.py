@@ -10,7 +10,8 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from nestvirt.backends.proxmox.api import UNREACHED, Api, Refused
+from nestvirt.backends.proxmox.api import UNREACHED, Api, Refused, is_elsewhere, vm_path
+from nestvirt.backends.proxmox.cluster import Cluster
 from nestvirt.backends.proxmox.tasks import moments
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error, GuestUnreachable
 from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, RunRefused, clipped
@@ -27,27 +28,28 @@ class AgentChannel:
     """A guest whose agent Proxmox speaks to; see Channel and FileReader.
 
     Args:
-        path: of the VM's agent in the API.
-        major: Proxmox's major version.
+        cluster: knows on which node the VM is.
     """
 
     name = "qemu-guest-agent"
 
-    def __init__(self, api: Api, path: str, major: int) -> None:
+    def __init__(self, api: Api, cluster: Cluster, vmid: str) -> None:
         self._api = api
-        self._path = path
-        self._major = major
+        self._cluster = cluster
+        self._vmid = vmid
 
     def ping(self, *, timeout: float) -> None:
         """Ask again and again until the agent answers; see Channel."""
         evidence = "it was not asked"
         for _ in moments(time.monotonic() + timeout):
             try:
-                self._api.post(f"{self._path}/ping")
+                self._api.post(self._path("ping"))
                 return
             except Refused as error:
                 evidence = error.evidence
-                if error.text.startswith("No QEMU guest agent configured") or _vm_is_off(error.text):
+                if is_elsewhere(error):
+                    self._cluster.forget(self._vmid)
+                elif error.text.startswith("No QEMU guest agent configured") or _vm_is_off(error.text):
                     break
             except AccessDenied as error:
                 raise _unreachable("the guest agent may not be asked", error) from error
@@ -88,7 +90,7 @@ class AgentChannel:
     def file(self, path: str) -> bytes | None:
         """Read a file by agent/file-read; see FileReader."""
         try:
-            answer = self._api.get(f"{self._path}/file-read", {"file": path})
+            answer = self._api.get(self._path("file-read"), {"file": path})
         except Refused as error:
             if "No such file" in error.text:
                 return None
@@ -101,9 +103,12 @@ class AgentChannel:
             raise _nonsense(answer)
         return str(answer["content"]).encode(errors="replace")[:OUTPUT_LIMIT]
 
+    def _path(self, command: str) -> str:
+        return vm_path(self._cluster.node_of(self._vmid), self._vmid, "agent", command)
+
     def _command(self, argv: Sequence[str]) -> list[str]:
         """The program behind one that surely exists: that a missing one is asked for costs 5 s and a 596."""
-        if self._major >= 8:
+        if self._cluster.version >= (8,):
             return ["/bin/sh", "-c", 'exec "$@"', "sh", *argv]
         words = ["/usr/bin/env", *argv]
         if any(re.search(r"[\s,;]", word) or not word for word in words):
@@ -111,7 +116,7 @@ class AgentChannel:
         return [" ".join(words)]
 
     def _ask(self, command: str, values: dict[str, object]) -> Mapping[str, object]:
-        path = f"{self._path}/{command}"
+        path = self._path(command)
         try:
             answer = self._api.post(path, values) if command == "exec" else self._api.get(path, values)
         except Refused as error:

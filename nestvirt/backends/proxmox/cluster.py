@@ -43,9 +43,11 @@ class Cluster:
         Raises:
             TargetError: there is none, or more than one.
         """
-        wanted = name.rpartition("@")[0] if name.rpartition("@")[0].isdecimal() else name
+        recorded = name.rpartition("@")[0]  # VMID@HOST, as a record has it: a name has no @
+        wanted = recorded or name
         vms = [row for row in self._resources() if row.get("type") == "qemu"]
-        matches = [row for row in vms if wanted in (str(row.get("vmid")), row.get("name"))]
+        matches = [row for row in vms if str(row.get("vmid")) == wanted]
+        matches += [row for row in vms if row.get("name") == wanted and row not in matches and not recorded]
         if len(matches) > 1:
             listed = ", ".join(f"{row['vmid']} ({row.get('name')}, on {row.get('node')})" for row in matches)
             raise TargetError(

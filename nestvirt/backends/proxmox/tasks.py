@@ -137,14 +137,15 @@ class Machine:
         )
 
     def _post(self, action: str, values: dict[str, object]) -> list[str]:
-        path = vm_path(self.cluster.node_of(self.vmid), self.vmid, "status", action)
         try:
-            upid = self.api.post(path, values)
+            upid = self.api.post(self._where(action), values)
         except NoAnswer:
             return []  # it may have been heard; what becomes of the VM will show
         except Refused as error:
             if "not running" in error.text:
                 return []
+            if is_elsewhere(error) and self._has_moved():
+                return self._post(action, values)
             raise PowerError(
                 f"Proxmox does not {action} {self.name}", evidence=error.evidence, cure=error.cure
             ) from error
@@ -176,15 +177,23 @@ class Machine:
     def _state(self) -> dict[str, object]:
         """What the VM does now; nothing where that cannot be told at this moment."""
         try:
-            state = self.api.get(vm_path(self.cluster.node_of(self.vmid), self.vmid, "status", "current"))
+            state = self.api.get(self._where("current"))
         except NoAnswer:
             return {}
         except Refused as error:
-            if not is_elsewhere(error):
-                raise
-            self.cluster.forget(self.vmid)
-            return {}
+            if is_elsewhere(error) and self._has_moved():
+                return {}
+            raise
         return state if isinstance(state, dict) else {}
+
+    def _where(self, what: str) -> str:
+        return vm_path(self.cluster.node_of(self.vmid), self.vmid, "status", what)
+
+    def _has_moved(self) -> bool:
+        """Look where the VM is now; False where it still should be where it was not found."""
+        former = self.cluster.node_of(self.vmid)
+        self.cluster.forget(self.vmid)
+        return self.cluster.node_of(self.vmid) != former
 
     def _is_on(self) -> bool:
         return self._state().get("status") != "stopped"
