@@ -8,7 +8,7 @@ from nestvirt import backends, engine
 from nestvirt.engine import Session
 from nestvirt.journal import Journal
 from nestvirt.model import Finding, Goal, Report, Target
-from tests.contract.conformance import MANNER, ON, Tell, quiet
+from tests.contract.basis import MANNER, ON, Tell, quiet
 from tests.peers.proxmox_rig import ProxmoxRig
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nestvirt import engine
 from nestvirt.journal import Journal
-from nestvirt.model import Status
-from tests.contract.conformance import MANNER, ON, Conformance
+from tests.contract.conformance import Conformance
 from tests.peers.proxmox_rig import PasswordRig, ProxmoxRig
 from tests.peers.pve_server import Served
 
@@ -24,17 +22,6 @@ class TestProxmox(Conformance):
         by_number = self.session(rig, journal, str(rig.vm(name).vmid))
         assert by_number.vm.name == name
         assert self.session(rig, journal, by_number.vm.id).vm == by_number.vm
-
-    def test_enabling_takes_few_requests(self, rig: ProxmoxRig, journal: Journal) -> None:
-        name = rig.make()
-        result = engine.reach(self.session(rig, journal, name), ON, MANNER)
-        assert result.conclusion is Status.PASS
-        traffic = rig.pve.traffic
-        assert traffic.count("PUT", "/config") == 1
-        assert traffic.count("GET", "/cluster/resources") == 1
-        assert traffic.count("GET", "/nodes/{node}/status") == 1
-        assert traffic.others <= 25, traffic.table()
-        assert traffic.polls <= 25, traffic.table()
 
 
 class TestProxmoxPassword(Conformance):

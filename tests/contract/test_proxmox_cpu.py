@@ -9,7 +9,7 @@ import pytest
 from nestvirt import engine
 from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Goal, Status
-from tests.contract.conformance import MANNER, OFF, ON
+from tests.contract.basis import MANNER, OFF, ON
 from tests.contract.proxmox_runs import check, enable, found, session
 from tests.peers.proxmox_rig import ENOUGH, ProxmoxRig
 from tests.peers.pve_cpu import PVE_7, PVE_8, PVE_9_0, PVE_9_1, PVE_9_2, Release, intel
@@ -245,14 +245,15 @@ def test_guest_without_python_is_read_by_its_shell_and_596_is_not_provoked(
     ("switch", "value", "evidence"),
     [
         ("says", '{"schema_version": 1, "verdict": "works"}', "not the probe's"),
-        ("says", "x" * (5 << 20), "more than"),
+        ("says", "x" * (2 << 20), "more than"),
+        ("keeps", 100, "more than"),
         ("says", "\x1b[31mhello", "not the probe's"),
         ("forgets", True, "Invalid parameter 'pid'"),
         ("agent", False, "QEMU guest agent is not running"),
         ("late", 10**6, "QEMU guest agent is not running"),
         ("slow", 10**6, "within"),
     ],
-    ids=["liar", "flood", "babble", "forgetful", "no agent", "silent", "hangs"],
+    ids=["liar", "flood", "cut", "babble", "forgetful", "no agent", "silent", "hangs"],
 )
 def test_guest_that_cannot_be_trusted_or_asked_is_unproven(
     rig: ProxmoxRig, journal: Journal, switch: str, value: object, evidence: str

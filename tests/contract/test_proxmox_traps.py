@@ -7,11 +7,12 @@ import re
 import pytest
 
 from nestvirt import engine
+from nestvirt.backends.proxmox import https
 from nestvirt.engine import Manner, Step
 from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status
-from tests.contract.conformance import MANNER, OFF, ON, agree
+from tests.contract.basis import MANNER, OFF, ON, agree
 from tests.contract.proxmox_runs import check, enable, found, session
 from tests.peers.proxmox_rig import ENOUGH, ProxmoxRig
 from tests.peers.pve_server import Served
@@ -71,6 +72,17 @@ def test_lock_that_a_clean_up_holds_is_waited_for(rig: ProxmoxRig, journal: Jour
 def test_write_whose_answer_is_lost_is_not_sent_again_blindly(rig: ProxmoxRig, journal: Journal) -> None:
     name = rig.make()
     rig.pve.lose.append(("PUT", "/config", True))
+    assert enable(rig, journal, name).conclusion is Status.PASS
+    assert rig.pve.traffic.count("PUT", "/config") == 1
+
+
+def test_write_that_is_answered_too_late_is_not_sent_again_blindly(
+    rig: ProxmoxRig, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(https, "TIMEOUT", (5.0, 0.5))
+    name = rig.make()
+    rig.pve.lose.append(("PUT", "/config", True))
+    rig.pve.stall = 1.0
     assert enable(rig, journal, name).conclusion is Status.PASS
     assert rig.pve.traffic.count("PUT", "/config") == 1
 
@@ -178,6 +190,14 @@ def test_start_is_done_only_when_there_is_a_new_process(rig: ProxmoxRig, journal
     rig.pve.task_polls = 2
     assert enable(rig, journal, name).conclusion is Status.PASS
     assert rig.vm(name).pid not in (None, pid)
+
+
+def test_vm_that_runs_on_in_its_old_process_has_not_been_started(rig: ProxmoxRig, journal: Journal) -> None:
+    now = session(rig, journal, rig.make())
+    now.backend.read(now.vm)
+    with pytest.raises(PowerError) as caught:
+        now.backend.start(now.vm, timeout=5)
+    assert "already running" in caught.value.evidence
 
 
 def test_failed_start_shows_qemus_words_and_is_put_back(rig: ProxmoxRig, journal: Journal) -> None:

@@ -13,7 +13,7 @@ from nestvirt import backends, engine, report
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
-from tests.contract.conformance import MANNER
+from tests.contract.basis import MANNER
 from tests.contract.proxmox_runs import enable, session
 from tests.peers.proxmox_rig import PasswordRig, ProxmoxRig
 from tests.peers.pve_cpu import PVE_8, Release
@@ -72,7 +72,7 @@ def test_insecure_only_when_it_is_said(rig: ProxmoxRig) -> None:
     assert says_nothing(rig)
 
 
-def test_proxies_and_netrc_of_the_environment_do_not_get_the_token(
+def test_netrc_of_the_user_does_not_replace_the_token(
     rig: ProxmoxRig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"

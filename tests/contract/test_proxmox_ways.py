@@ -13,7 +13,8 @@ from nestvirt import backends, engine
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
-from tests.contract.conformance import MANNER, OFF, Conformance
+from tests.contract.basis import MANNER, OFF
+from tests.contract.conformance import Conformance
 from tests.contract.proxmox_runs import enable, found, session
 from tests.lab import LabError, need
 from tests.lab.sshd import Sshd
@@ -68,6 +69,7 @@ def test_failed_start_is_seen_though_its_upid_is_printed(local: LocalRig, journa
     with pytest.raises(PowerError) as caught:
         enable(local, journal, name)
     assert "QEMU exited with code 1" in caught.value.evidence
+    assert "microcode" in caught.value.evidence  # which only the task's log has
     assert local.see(name).stored == before.stored
 
 

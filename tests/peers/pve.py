@@ -6,6 +6,7 @@ is inside. serve() in pve_server.py brings it up.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -40,7 +41,9 @@ class PvePeer(Power):
         traffic: what was sent to it.
         node_secret: with it, NODE_USER is root on a node, as pvesh is.
         lose: requests, as (method, end of the path, whether it is done), whose answer is lost; once each.
+        stall: seconds after which a lost answer's connection is closed.
         instead: answers every request in place of the API.
+        plain_port: the same without TLS, for the programs of a node.
     """
 
     def __init__(self, release: Release = PVE_9_2) -> None:
@@ -52,7 +55,15 @@ class PvePeer(Power):
         self.traffic = Traffic()
         self.node_secret = secrets.token_hex(16)
         self.lose: list[tuple[str, str, bool]] = []
+        self.stall = 0.0
         self.instead: Callable[[web.Request], web.Response] | None = None
+        self.plain_port = 0
+
+    async def start(self, certfile: str, keyfile: str) -> None:
+        """Listen."""
+        await super().start(certfile, keyfile)
+        await web.TCPSite(self.runner, self.host, 0).start()
+        self.plain_port = self.runner.addresses[1][1]
 
     # --- what a test sets up
 
@@ -109,8 +120,9 @@ class PvePeer(Power):
         self.lose.remove(lost)
         if lost[2]:
             await handler(request)
-        assert request.transport is not None
-        request.transport.close()
+        await asyncio.sleep(self.stall)
+        if request.transport is not None:
+            request.transport.close()
         raise ConnectionResetError("the answer is lost")
 
     def _as_sent(self, response: web.StreamResponse) -> web.StreamResponse:

@@ -47,6 +47,7 @@ class Guest:
         slow: questions for a program's end that it answers with "not yet".
         forgets: whether it no longer knows the programs that it started.
         says: what it answers instead of the probe's own words.
+        keeps: how much of a program's output the agent keeps; it says where it has cut.
         broken_pipes: how often it was told to run a program that it does not have.
     """
 
@@ -57,6 +58,7 @@ class Guest:
     forgets: bool = False
     python: bool = True
     says: str | None = None
+    keeps: int = 16 << 20
     numbers: dict[str, float] = field(default_factory=dict)
     broken_pipes: int = 0
     _silent: int = 0
@@ -170,10 +172,11 @@ def _status(guest: Guest, pid: int) -> object:
         guest._waits[pid] -= 1
         return {"exited": 0}
     code, out, err = guest._ended.pop(pid)
-    # The agent keeps 16 MiB of each stream; a smaller bound serves here.
-    limit = 4 << 20
     told: dict[str, object] = {"exited": 1, "exitcode": code}
     for stream, text in (("out", out), ("err", err)):
         if text:
-            told |= {f"{stream}-data": text[:limit], f"{stream}-truncated": int(len(text) > limit)}
+            told |= {
+                f"{stream}-data": text[: guest.keeps],
+                f"{stream}-truncated": int(len(text) > guest.keeps),
+            }
     return told

@@ -77,5 +77,5 @@ class Node:
             ill: what every command fails with.
         """
         token = f"{NODE_USER}={served.pve.node_secret}"
-        config = {"url": served.url, "ca_file": served.ca_file, "token": token, "noise": noise, "ill": ill}
+        config = {"port": str(served.pve.plain_port), "token": token, "noise": noise, "ill": ill}
         self._config.write_text(json.dumps(config), encoding="utf-8")

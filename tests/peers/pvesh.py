@@ -1,49 +1,57 @@
-"""What pvesh prints on a node: ``python3 -I -S pvesh.py CONFIG PROGRAM ARGUMENTS…``, by the peer over HTTPS.
+"""What pvesh prints on a node: ``python3 -I -S pvesh.py CONFIG PROGRAM ARGUMENTS…``, by the peer.
 
 It is run by wrappers in a folder that goes first on PATH; see shims() in pve_node.py. PROGRAM is pvesh, or
 cat for the kvm module's parameter. CONFIG is a JSON file: where the peer is, and what is wrong on this node.
 """
 
-import http.client
 import json
-import ssl
+import socket
 import sys
-import urllib.parse
 
 METHODS = {"get": "GET", "create": "POST", "set": "PUT", "delete": "DELETE"}
 USAGE = "pvesh {verb} <api_path> [OPTIONS] [FORMAT_OPTIONS]"
-NO_CLUSTER = "ipcc_send_rec[1] failed: Connection refused\n" * 3
-UNLOADED = "Unable to load access control list: Connection refused\n"
 
 Answer = tuple[int, str, dict[str, object]]
 
 
 class Node:
-    """The node that pvesh runs on."""
+    """The node that pvesh runs on. Its HTTP is written by hand: that starts twice as fast."""
 
     def __init__(self, config: dict[str, str]) -> None:
-        parts = urllib.parse.urlsplit(config["url"])
-        context = ssl.create_default_context(cafile=config["ca_file"])
-        self._connection = http.client.HTTPSConnection(str(parts.hostname), parts.port, context=context)
-        self._headers = {"Authorization": f"PVEAPIToken={config['token']}"}
+        self._port = int(config["port"])
+        self._token = config["token"]
 
     def ask(self, method: str, path: str, pairs: list[tuple[str, str]]) -> Answer:
         """Send one request; return status, reason and body."""
-        url, body, headers = f"/api2/json{path}", None, dict(self._headers)
+        url, body = f"/api2/json{path}", ""
         if method in ("GET", "DELETE"):
-            url += f"?{urllib.parse.urlencode(pairs)}" if pairs else ""
+            url += "?" + "&".join(f"{key}={quoted(value)}" for key, value in pairs)
         else:
-            body = urllib.parse.urlencode(pairs)
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        self._connection.request(method, url, body, headers)
-        response = self._connection.getresponse()
-        text = response.read()
-        return response.status, response.reason, json.loads(text) if text else {}
+            values: dict[str, list[str]] = {}
+            for key, value in pairs:
+                values.setdefault(key, []).append(value)
+            body = json.dumps({key: v if len(v) > 1 else v[0] for key, v in values.items()})
+        status, reason, text = self._exchange(method, url, body)
+        return status, reason, json.loads(text) if text else {}
 
     def sysfs(self, path: str) -> str:
         """A file of the node's kernel; empty where it is not there."""
-        self._connection.request("GET", path, headers=self._headers)
-        return self._connection.getresponse().read().decode()
+        return self._exchange("GET", path, "")[2]
+
+    def _exchange(self, method: str, url: str, body: str) -> tuple[int, str, str]:
+        head = f"{method} {url} HTTP/1.0\r\nAuthorization: PVEAPIToken={self._token}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self._port)) as connection:
+            connection.sendall((head + body).encode())
+            received = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        head, _, text = received.partition("\r\n\r\n")
+        _, status, reason = head.partition("\r\n")[0].split(" ", 2)
+        return int(status), reason, text
+
+
+def quoted(text: str) -> str:
+    """As a query wants it."""
+    return "".join(chr(c) if chr(c).isalnum() and c < 128 else f"%{c:02X}" for c in text.encode())
 
 
 def parse(words: list[str]) -> list[tuple[str, str]]:
