@@ -141,6 +141,7 @@ def test_expired_ticket_is_an_answer_and_no_traceback(served: Served, journal: J
     rig.pve.revoke_tickets()
     with pytest.raises(AccessDenied) as caught:
         now.backend.read(now.vm)
+    assert "refused the credentials" in caught.value.message
     assert caught.value.cure
 
 
