@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from nestvirt.errors import AccessDenied, ConnectionFailed
@@ -16,6 +16,16 @@ VERSION = "version"
 RESOURCES = "cluster/resources"
 NODES = "nodes"
 PERMISSIONS = "access/permissions"
+
+ENABLING = (
+    "VM.Audit",
+    "VM.Config.CPU",
+    "VM.PowerMgmt",
+    "VM.GuestAgent.Audit",
+    "VM.GuestAgent.FileRead",
+    "VM.GuestAgent.Unrestricted",
+)
+"""What enabling and proving takes on PVE 9; before that, VM.Monitor stands for the last three."""
 
 UNREACHED = (502, 503, 504, 595, 596, 597, 598, 599)
 """Statuses of a proxy, or of AnyEvent (59x), that say: the node that was meant has not answered."""
@@ -102,28 +112,37 @@ def denied(who: str, request: str, text: str) -> AccessDenied:
     """A 403 as an error that names the privilege, and the command that grants it."""
     found = _DENIED.search(text)
     if found is None:
-        return AccessDenied(
-            f"{who} may not do this: {request}",
-            evidence=text,
-            cure="use a user or token that may",
-        )
+        cure = "use a user or token that may"
+        return AccessDenied(f"{who} may not do this: {request}", evidence=text, cure=cure)
     path = found["path"]
     privileges = re.split(r"[|, ]+", found["privileges"])
+    lacks_all = privileges == ["VM.Audit"]  # who may not even look has nothing else there
     return AccessDenied(
         f"{who} lacks {' or '.join(privileges)} on {path}",
         evidence=f"{request}: {text}",
-        cure=grant(who, path, privileges[:1]),
+        cure=grant(who, path, ENABLING) if lacks_all else extend(who, path, privileges[0]),
     )
 
 
-def grant(who: str, path: str, privileges: list[str]) -> str:
-    """The commands that give a user, and its token, privileges on a path (pveum(1))."""
+def grant(who: str, path: str, privileges: Sequence[str]) -> str:
+    """The commands that give rights to a user or token that has none on a path (pveum(1))."""
     user, _, token = who.partition("!")
-    role = "Nestvirt-" + "-".join(p.removeprefix("VM.").replace(".", "") for p in privileges)
     whom = f"--users {shlex.quote(user)}" + (f" --tokens {shlex.quote(who)}" if token else "")
     return (
-        f"on a node, as root: pveum role add {role} --privs {shlex.quote(' '.join(privileges))} && "
-        f"pveum acl modify {path} {whom} --roles {role}"
+        f"on a node, as root: pveum role add Nestvirt --privs {shlex.quote(' '.join(privileges))}; "
+        f"pveum acl modify {path} {whom} --roles Nestvirt"
+    )
+
+
+def extend(who: str, path: str, privilege: str) -> str:
+    """The command that adds a privilege to the role that somebody has on a path.
+
+    A second grant on a deeper path would take the place of what is inherited there, and take rights away
+    (pveum(1), inheritance).
+    """
+    return (
+        f"on a node, as root: pveum role modify ROLE --privs {privilege} --append 1; "
+        f"ROLE is the one that pveum acl list shows for {who} on {path} or above"
     )
 
 

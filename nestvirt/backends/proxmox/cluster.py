@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nestvirt.backends.proxmox import api as paths
-from nestvirt.backends.proxmox.api import Api, Refused, grant, node_path, vm_path
+from nestvirt.backends.proxmox.api import ENABLING, Api, Refused, grant, node_path, vm_path
 from nestvirt.backends.proxmox.node import (
     READ_NESTED,
     Node,
@@ -123,7 +123,7 @@ class Cluster:
             return TargetError(
                 f"{self._api.address} shows no VM {name!r}",
                 evidence=f"its list is empty: no permission for {self._api.who}, or no VM",
-                cure=f"where there is one: {grant(self._api.who, '/vms', ['VM.Audit'])}",
+                cure=f"where there is one: {grant(self._api.who, '/vms', ENABLING)}",
             )
         known = ", ".join(f"{row['vmid']} ({row.get('name')})" for row in vms[:20])
         return TargetError(
@@ -143,7 +143,7 @@ class Cluster:
     def _flags(self, name: str) -> tuple[bool | None, frozenset[str] | None, frozenset[str]]:
         try:
             return flag_report(self._api.get(node_path(name, "capabilities", "qemu", "cpu-flags")))
-        except Refused:  # before PVE 9.1 there is no such path
+        except (Refused, AccessDenied):  # before PVE 9.1 there is no such path
             return (False if self.version < (9, 1) else None), None, frozenset()
 
     def _nested(self, name: str) -> tuple[str | None, str]:

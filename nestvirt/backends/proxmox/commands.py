@@ -84,7 +84,7 @@ class CommandWay:
             return AccessDenied(
                 f"this user may not run pvesh as root on {self.host}",
                 evidence=text,
-                cure="log in as root, or allow it in sudoers: USER ALL=(root) NOPASSWD: /usr/bin/env",
+                cure="log in as root; or let the user be root by sudo without a password",
             )
         return refused(words, int(error.status_code), text)
 

@@ -15,14 +15,21 @@ NESTED_FLAG = "nested-virt"
 """The VM-level flag that stands for vmx or svm; qemu-server has it since 9.0.27. ``+vmx`` and ``+svm``
 themselves are refused at the level of a VM."""
 
-VENDORS = {
-    "amd": "EPYC Opteron Dhyana athlon phenom",
-    "intel": "486 pentium coreduo core2duo Conroe Penryn Nehalem Westmere SandyBridge IvyBridge Haswell "
-    "Broadwell Skylake Cascadelake Cooperlake Icelake SapphireRapids SierraForest GraniteRapids "
-    "ClearwaterForest DiamondRapids KnightsMill Denverton Snowridge n270",
+FAMILIES = {
+    "amd": """
+        EPYC EPYC-Rome EPYC-Milan EPYC-Genoa EPYC-Turin Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5
+        Dhyana athlon phenom
+    """,
+    "intel": """
+        486 pentium pentium2 pentium3 coreduo core2duo Conroe Penryn Nehalem Westmere SandyBridge IvyBridge
+        Haswell Broadwell Skylake-Client Skylake-Server Cascadelake-Server Cooperlake Icelake-Client
+        Icelake-Server KnightsMill SapphireRapids SierraForest GraniteRapids ClearwaterForest DiamondRapids
+        Denverton Snowridge n270
+    """,
 }
-"""Whose CPUs the built-in types are, by how their names begin (qemu-server, PVE/QemuServer/CPUConfig.pm)."""
+"""The built-in types by vendor, less their variants (qemu-server, PVE/QemuServer/CPUConfig.pm)."""
 
+_VARIANT = re.compile(r"(-(IBRS|IBPB|noTSX|v\d+))+$")
 _GENERIC = re.compile(r"x86-64-v\d.*|(kvm|qemu)(32|64)")
 
 
@@ -80,8 +87,8 @@ class Cpu:
 
 def vendor_of(model: str) -> str | None:
     """Whose CPU a built-in type is: amd, intel, or None for a generic, custom or unknown one."""
-    for vendor, names in VENDORS.items():
-        if model.startswith(tuple(names.split())):
+    for vendor, names in FAMILIES.items():
+        if _VARIANT.sub("", model) in names.split():
             return vendor
     return None
 

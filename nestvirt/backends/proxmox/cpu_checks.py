@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from nestvirt.backends.proxmox.cpu import (
     DEFAULT,
+    FAMILIES,
     NESTED_FLAG,
-    VENDORS,
     Cpu,
     is_custom,
     is_generic,
@@ -40,7 +40,7 @@ def wanted(facts: Situation, goal: Goal) -> Change | None:
             return None
         else:
             after = str(now.with_model("host").with_nested_flag(None))
-    elif shows_nesting(now) is False or is_custom(now.model):
+    elif shows_nesting(now) is False:
         return None
     else:
         after = _without_nesting(facts, goal)
@@ -60,6 +60,8 @@ def _without_nesting(facts: Situation, goal: Goal) -> str | None:
     known = former is not None and former.setting == "cpu" and former.after == facts.configured("cpu")
     if former is not None and known and shows_nesting(Cpu.parse(former.before)) is False:
         return former.before
+    if is_custom(facts.cpu.model) and f"+{NESTED_FLAG}" not in facts.cpu.flags:
+        return facts.configured("cpu")  # only its definition tells, which is not ours to change
     unflagged = facts.cpu.with_nested_flag(None)
     if shows_nesting(unflagged) is False:
         return str(unflagged)
@@ -89,19 +91,19 @@ def vm_cpu_choice(facts: Situation, goal: Goal) -> Iterator[Finding]:
         evidence = f"--cpu {goal.cpu}: it takes a type alone; the sub-options that are there are kept"
         cure = "name the type only: nestvirt adds +nested-virt where it is needed (+vmx and +svm are refused)"
         yield Finding(check, layer, Status.FAIL, evidence, cure)
-    elif is_generic(goal.cpu):
-        evidence = f"{goal.cpu} is no vendor's CPU: with {NESTED_FLAG} the flag shows, and VMs do not start"
-        yield Finding(check, layer, Status.WARN, evidence, f"better host, or a type near {_near_node(facts)}")
-    elif owner is None:
-        near = _near(goal.cpu)
-        evidence = f"nestvirt knows no built-in CPU type {goal.cpu}; types are case-sensitive"
-        yield Finding(check, layer, Status.FAIL, evidence, f"name host, custom-NAME, or one like: {near}")
-    elif node_vendor not in (None, owner):
+    elif owner is None and not is_generic(goal.cpu):
+        yield _unknown_type(goal.cpu)
+    elif owner is not None and node_vendor not in (None, owner):
         evidence = f"{goal.cpu} is a CPU of {owner}, and {facts.node.name} has one of {node_vendor}"
         yield Finding(check, layer, Status.FAIL, evidence, "name host, or a type of the node's own vendor")
     elif facts.node.offers_flag is False:
         evidence = f"qemu-server on {facts.node.name} does not know the flag {NESTED_FLAG} (9.0.27 has it)"
-        yield Finding(check, layer, Status.FAIL, evidence, _custom_way(goal.cpu, owner))
+        yield Finding(
+            check, layer, Status.FAIL, evidence, _custom_way(goal.cpu, owner or node_vendor or "amd")
+        )
+    elif owner is None:
+        evidence = f"{goal.cpu} is no vendor's CPU: with {NESTED_FLAG} the flag shows, and VMs do not start"
+        yield Finding(check, layer, Status.WARN, evidence, f"better host, or a type near {_near_node(facts)}")
 
 
 def _custom_way(model: str, vendor: str) -> str:
@@ -113,11 +115,16 @@ def _custom_way(model: str, vendor: str) -> str:
     )
 
 
-def _near(model: str) -> str:
-    names = " ".join(VENDORS.values()).split()
-    lower = {name.lower(): name for name in names}
-    matches = difflib.get_close_matches(model.lower().split("-")[0], lower, n=3, cutoff=0.5)
-    return ", ".join(lower[match] for match in matches) or "EPYC, Skylake-Server"
+def _unknown_type(model: str) -> Finding:
+    """A slip of the pen is refused before the VM is stopped for it; of what is new, Proxmox decides."""
+    names = {name.lower(): name for name in (*" ".join(FAMILIES.values()).split(), "host", "max")}
+    near = [names[name] for name in difflib.get_close_matches(model.lower(), names, n=3, cutoff=0.7)]
+    evidence = f"nestvirt knows no built-in CPU type {model}; types are case-sensitive"
+    if near:
+        cure = f"did you mean {' or '.join(near)}?"
+        return Finding("vm-cpu-choice", Layer.VM, Status.FAIL, evidence, cure)
+    cure = "Proxmox will refuse it if there is none; see the list in the GUI: VM > Hardware > Processors"
+    return Finding("vm-cpu-choice", Layer.VM, Status.WARN, evidence, cure)
 
 
 def _near_node(facts: Situation) -> str:
@@ -188,5 +195,7 @@ def vm_windows_host(facts: Situation, goal: Goal) -> Iterator[Finding]:
             f"ostype {facts.live.get('ostype')} with cpu {model}: it can make Windows slow (mitigations), "
             "and Windows 11 with VBS may not boot once it sees nesting"
         )
-        cure = "prefer a vendor's type: --cpu EPYC or --cpu Skylake-Server, as the node has; keep a backup"
+        vendor = facts.node.cpu.vendor if facts.node.cpu else None
+        types = {"amd": "EPYC", "intel": "Skylake-Server"}.get(vendor or "", "EPYC or Skylake-Server")
+        cure = f"prefer a type of the node's vendor: --cpu {types}, or near it; keep a backup"
         yield Finding("vm-windows-host", Layer.VM, Status.WARN, evidence, cure)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nestvirt.backends.proxmox import cpu_checks, node_checks
-from nestvirt.backends.proxmox.api import grant
+from nestvirt.backends.proxmox.api import extend
 from nestvirt.backends.proxmox.node import Node, NodeCpu
 from nestvirt.backends.proxmox.situation import Situation
 from nestvirt.model import Finding, Goal, Layer, Power, Status
@@ -21,11 +21,11 @@ CHECKS = {
     "vm-lock": "Is the VM free of locks?",
     "vm-suspended": "Is the VM paused?",
     "vm-ha": "Can the HA manager stop and start the VM?",
-    "vm-permission": "May this user change the VM's CPU?",
-    "vm-power-permission": "May this user stop and start the VM?",
     "vm-cpu-choice": "Can the CPU that was asked for work here?",
     "vm-cpu": "Does the definition show the guest vmx or svm?",
     "vm-cpu-pending": "Has the running VM the CPU of its definition?",
+    "vm-permission": "May this user change the VM's CPU?",
+    "vm-power-permission": "May this user stop and start the VM?",
     "vm-pending-others": "Would a power cycle apply anything else that is pending?",
     "vm-start-warnings": "Did Proxmox warn when it started the VM?",
     "vm-migration": "Can other nodes receive the VM while it runs?",
@@ -35,8 +35,8 @@ CHECKS = {
 }
 """Check id to the question it asks."""
 
-HA_STUCK = ("error", "fence", "freeze", "migrate", "recovery", "relocate")
-"""States of an HA resource in which the manager carries out no request (ha-manager(1))."""
+HA_BUSY = ("fence", "freeze", "migrate", "recovery", "relocate")
+"""States of an HA resource that pass, and in which the manager carries out no request (ha-manager(1))."""
 
 
 def _vm_arch(facts: Situation, _goal: Goal) -> Iterator[Finding]:
@@ -80,12 +80,20 @@ def _vm_suspended(facts: Situation, _goal: Goal) -> Iterator[Finding]:
 def _vm_ha(facts: Situation, _goal: Goal) -> Iterator[Finding]:
     if facts.ha is None:
         return
-    if facts.ha in HA_STUCK:
+    if facts.ha == "error" or facts.ha in HA_BUSY:
         evidence = f"the HA manager has the VM in state {facts.ha}, in which it starts and stops nothing"
-        cure = f"ha-manager status, mend what it says, then: ha-manager set vm:{facts.vmid} --state disabled"
+        cure = "wait until it has passed: ha-manager status"
+        if facts.ha == "error":
+            cure = (
+                f"mend what the HA log names, then: ha-manager set vm:{facts.vmid} --state disabled "
+                f"(it powers the VM off) && ha-manager set vm:{facts.vmid} --state started"
+            )
         yield Finding("vm-ha", Layer.VM, Status.FAIL, evidence, cure)
         return
-    evidence = f"the HA manager has the VM in state {facts.ha}, and is asked to stop and start it"
+    evidence = (
+        f"the HA manager has the VM in state {facts.ha}, and is asked to stop and start it; it cuts the "
+        "power of a guest that does not shut down in time"
+    )
     yield Finding("vm-ha", Layer.VM, Status.PASS, evidence)
 
 
@@ -108,7 +116,7 @@ def _lacking(facts: Situation, check: str, privilege: str) -> Finding:
         Layer.VM,
         Status.FAIL,
         f"{facts.who} lacks {privilege} on {path}",
-        grant(facts.who, path, [privilege]),
+        extend(facts.who, path, privilege),
     )
 
 
@@ -168,10 +176,10 @@ _QUESTIONS = (
     _vm_lock,
     _vm_suspended,
     _vm_ha,
-    _vm_permission,
     cpu_checks.vm_cpu_choice,
     cpu_checks.vm_cpu,
     cpu_checks.vm_cpu_pending,
+    _vm_permission,
     _vm_pending_others,
     _vm_start_warnings,
     node_checks.vm_migration,

@@ -123,6 +123,7 @@ ROWS = {
         )
         for cpu, after in {
             "EPIC": "EPIC,flags=+nested-virt",
+            "EPYC-Roma": "EPYC-Roma,flags=+nested-virt",
             "epyc": "epyc,flags=+nested-virt",
             "HOST": "HOST,flags=+nested-virt",
             "Skylake-Server": "Skylake-Server,flags=+nested-virt",
@@ -136,6 +137,19 @@ ROWS = {
         blocks=("vm-cpu-choice",),
         goal=Goal(cpu="EPYC"),
     ),
+    "asked for a generic one on an older node": Row(
+        on(OLD, running("kvm64")),
+        GOOD | ILL | {"vm-cpu-choice": "fail", "host-nested": "unknown"},
+        "x86-64-v3,flags=+nested-virt",
+        blocks=("vm-cpu-choice",),
+        goal=Goal(cpu="x86-64-v3"),
+    ),
+    "asked for one that nestvirt does not know": Row(
+        running("kvm64"),
+        GOOD | ILL | {"vm-cpu-choice": "warn"},
+        "Zhaoxin-KX,flags=+nested-virt",
+        goal=Goal(cpu="Zhaoxin-KX"),
+    ),
     # what stands against it
     "template": blocked(replace(stopped("kvm64"), template=True), "vm-template", "host", "fail"),
     "locked": blocked(replace(RUNNING, lock="backup"), "vm-lock"),
@@ -145,6 +159,7 @@ ROWS = {
     "not run by KVM": blocked(running("host", kvm="0"), "vm-type"),
     "Arm VM": blocked(running("host", arch="aarch64"), "vm-arch"),
     "HA is stuck": blocked(HA_STUCK, "vm-ha", "host", "fail"),
+    "HA migrates": blocked(replace(running("kvm64"), ha="migrate"), "vm-ha", "host", "fail"),
     "HA is well": Row(replace(running("kvm64"), ha="started"), GOOD | ILL | {"vm-ha": "pass"}, "host"),
     "no right to change": blocked(NO_RIGHT, "vm-permission", "host", "fail"),
     "no right, and nothing to change": Row(replace(RUNNING, privileges=frozenset({"VM.Audit"})), GOOD),
@@ -230,6 +245,16 @@ ROWS = {
     "put back that it was not set": Row(
         RUNNING, WITHDRAWN | ILL, None, goal=replace(OFF, former=Change("cpu", None, "host"))
     ),
+    "custom model, nothing known of before": Row(running("custom-x"), WITHDRAWN | WARNED, goal=OFF),
+    "custom model, put back": Row(
+        running("custom-x"),
+        WITHDRAWN | WARNED,
+        "kvm64",
+        goal=replace(OFF, former=Change("cpu", "kvm64", "custom-x")),
+    ),
+    "custom model with the flag, taken": Row(
+        running("custom-x,flags=+nested-virt"), WITHDRAWN | ILL, "custom-x,flags=-nested-virt", goal=OFF
+    ),
     "what was there nested too": Row(
         RUNNING,
         WITHDRAWN | ILL,
@@ -282,8 +307,8 @@ def test_every_check_is_seen() -> None:
 def test_what_lacks_a_right_is_told_the_line_that_grants_it() -> None:
     [finding] = [f for f in NO_RIGHT.judge(ON) if f.check == "vm-permission"]
     assert finding.evidence == "ops@pve!nestvirt lacks VM.Config.CPU on /vms/100"
-    assert "pveum role add Nestvirt-ConfigCPU --privs VM.Config.CPU" in finding.cure
-    assert "--users ops@pve --tokens 'ops@pve!nestvirt'" in finding.cure
+    assert "pveum role modify ROLE --privs VM.Config.CPU --append 1" in finding.cure
+    assert "pveum acl list shows for ops@pve!nestvirt" in finding.cure
 
 
 def test_older_nodes_are_told_the_way_by_a_custom_model() -> None:
