@@ -66,7 +66,6 @@ class Sshd:
 
     def __init__(self, path: str = "") -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nv-sshd-"))
-        self._made_privsep = False
         self._log = self._folder / "log"
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.identity = self._folder / "user"
@@ -94,9 +93,6 @@ class Sshd:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(START_SECONDS)
-        if self._made_privsep:
-            with contextlib.suppress(OSError):
-                PRIVSEP.rmdir()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def log(self) -> str:
@@ -147,9 +143,7 @@ class Sshd:
 
         Only this process sees that user. For it, the login user's entry in the shadow file is not locked.
         """
-        if not PRIVSEP.exists():
-            PRIVSEP.mkdir(mode=0o755)
-            self._made_privsep = True
+        PRIVSEP.mkdir(mode=0o755, exist_ok=True)  # it stays: another test's sshd may need it
         passwd, shadow = self._folder / "passwd", self._folder / "shadow"
         passwd.write_text(
             Path("/etc/passwd").read_text() + f"sshd:x:65533:65534::{PRIVSEP}:/usr/sbin/nologin\n"

@@ -5,6 +5,7 @@ API: https://pve.proxmox.com/pve-docs/api-viewer/; the library is proxmoxer.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Mapping
@@ -48,14 +49,17 @@ class ProxmoxBackend:
         """Open the way that ``endpoint["endpoint"]`` names; see Backend."""
         api = Api(_way(endpoint))
         message = f"{api.address} does not answer as Proxmox VE does"
-        try:
-            answer = api.get(paths.VERSION)
-        except Refused as error:
-            raise ConnectionFailed(message, evidence=error.evidence, cure=_ADDRESS) from error
-        version = version_of(answer.get("version")) if isinstance(answer, dict) else ()
-        if not version:
-            evidence = f"its version is {printable(str(answer), 100)}"
-            raise ConnectionFailed(message, evidence=evidence, cure=_ADDRESS)
+        with contextlib.ExitStack() as undone:
+            undone.callback(api.close)
+            try:
+                answer = api.get(paths.VERSION)
+            except Refused as error:
+                raise ConnectionFailed(message, evidence=error.evidence, cure=_ADDRESS) from error
+            version = version_of(answer.get("version")) if isinstance(answer, dict) else ()
+            if not version:
+                evidence = f"its version is {printable(str(answer), 100)}"
+                raise ConnectionFailed(message, evidence=evidence, cure=_ADDRESS)
+            undone.pop_all()
         return cls(api, endpoint, version)
 
     def find(self, name: str) -> Vm:

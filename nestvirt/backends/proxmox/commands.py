@@ -20,6 +20,7 @@ from proxmoxer.core import ProxmoxResource, ResourceException
 
 from nestvirt.backends.proxmox.api import NoAnswer, refused
 from nestvirt.backends.proxmox.node import READ_NESTED
+from nestvirt.backends.proxmox.sharedssh import SharedSsh
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error, GuestUnreachable, SettingsError
 from nestvirt.guest.channel import NOT_FOUND, Completed
 from nestvirt.guest.ssh import SshChannel
@@ -43,13 +44,17 @@ class CommandWay:
         host: the machine's name.
         run: how a command is run there.
         sudo: whether it takes sudo to be root there.
+        end: what ends the connection, where one is kept open.
     """
 
     who = _ROOT
 
-    def __init__(self, address: str, host: str, run: Run, *, sudo: bool) -> None:
+    def __init__(
+        self, address: str, host: str, run: Run, *, sudo: bool, end: Callable[[], None] = lambda: None
+    ) -> None:
         self.address, self.host = address, host
         self._run = run
+        self._end = end
         self._session = _Session(run, ["sudo", "-n"] if sudo else [])
         self._resource = ProxmoxResource(
             base_url="", session=self._session, serializer=JsonSimpleSerializer()
@@ -76,7 +81,8 @@ class CommandWay:
         return self._run(["sh", "-c", READ_NESTED], SECONDS).stdout.decode(errors="replace")
 
     def close(self) -> None:
-        """See Way: nothing is kept open."""
+        """See Way."""
+        self._end()
 
     def _failure(self, words: str, error: ResourceException) -> Error:
         text = printable(re.sub(r"^\d{3} ", "", str(error.content).strip()), 600)
@@ -140,7 +146,8 @@ def ssh_way(address: str, config: str | None) -> CommandWay:
     """
     destination, options = _destination(address)
     options += ["-F", config] if config else []
-    channel = SshChannel(destination, options)
+    shared = SharedSsh(destination, options)
+    channel = SshChannel(destination, shared.options)
 
     def run(command: list[str], seconds: float) -> Completed:
         # 255 is what ssh itself ends with; pvesh does too, which would be taken for a lost connection.
@@ -159,7 +166,7 @@ def ssh_way(address: str, config: str | None) -> CommandWay:
             ) from error
 
     user, _, host = destination.rpartition("@")
-    return CommandWay(address, host, run, sudo=user not in ("", "root"))
+    return CommandWay(address, host, run, sudo=user not in ("", "root"), end=shared.close)
 
 
 def _destination(address: str) -> tuple[str, list[str]]:
