@@ -20,9 +20,9 @@ from proxmoxer.core import ProxmoxResource, ResourceException
 
 from nestvirt.backends.proxmox.api import NoAnswer, refused
 from nestvirt.backends.proxmox.node import READ_NESTED
-from nestvirt.backends.proxmox.sharedssh import SharedSsh
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error, GuestUnreachable, SettingsError
 from nestvirt.guest.channel import NOT_FOUND, Completed
+from nestvirt.guest.sharedssh import SharedSsh
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.printable import printable
 
