@@ -52,7 +52,7 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         if work.goal is not None and work.changes:
             _read_back(facts, work.goal)
         if work.cycle:
-            session.tell(Step.START, session.vm.name)
+            session.tell(Step.START, session.subject)
             session.backend.start(session.vm, timeout=session.timeout)
         if work.goal is not None:
             work.record.end("applied")
@@ -77,7 +77,7 @@ class _PuttingBack:
         outcome = self._work.outcome
         if not settled:
             outcome += (
-                f", but {self._session.vm.name} may still shut down, as it was asked to; "
+                f", but {self._session.subject} may still shut down, as it was asked to; "
                 f"nestvirt undo {self._work.record.id} starts it again"
             )
         if isinstance(failure, KeyboardInterrupt):
@@ -87,14 +87,14 @@ class _PuttingBack:
 
 
 def _stop(session: Session, work: Work) -> None:
-    session.tell(Step.STOP, session.vm.name)
+    session.tell(Step.STOP, session.subject)
     work.asked_to_stop = True
     try:
         session.backend.stop(session.vm, timeout=session.timeout)
     except PowerError:
         if not work.force_off:
             raise
-        session.tell(Step.POWER_OFF, session.vm.name)
+        session.tell(Step.POWER_OFF, session.subject)
         session.backend.power_off(session.vm)
     work.stopped = True
 

@@ -26,13 +26,13 @@ class SharedSsh:
         options: further ssh options, such as ``("-F", "ssh_config")``.
 
     Attributes:
-        options: what makes an ssh of the same destination use it.
+        sharing: the options that make an ssh to the same destination use it.
     """
 
     def __init__(self, destination: str, options: Sequence[str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nestvirt-"))  # 0700; a socket's path has to be short
         socket = f"ControlPath={self._folder}/s"
-        self.options = [*options, "-o", socket, "-o", "ControlMaster=no"]
+        self.sharing = ["-o", socket, "-o", "ControlMaster=no"]
         end = ["ssh", *options, "-o", socket, "-O", "exit", "--", destination]
         self._finish = weakref.finalize(self, _end, end, self._folder)  # at the latest when Python ends
         batch = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]

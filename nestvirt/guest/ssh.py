@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-from nestvirt.errors import GuestUnreachable
+from nestvirt.errors import GuestUnreachable, SettingsError
 from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, clipped
 
 
@@ -20,12 +21,13 @@ class SshChannel:
     Args:
         destination: ``user@host`` or a host of the user's ssh_config.
         options: further ssh options, such as ``("-F", "ssh_config")``.
+        sharing: options that make it use a connection which is there already.
     """
 
     name = "ssh"
 
-    def __init__(self, destination: str, options: Sequence[str] = ()) -> None:
-        self._command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options]
+    def __init__(self, destination: str, options: Sequence[str] = (), sharing: Sequence[str] = ()) -> None:
+        self._command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options, *sharing]
         self._destination = destination
         self._by_hand = shlex.join(["ssh", "-o", "BatchMode=yes", *options, "--", destination, "true"])
 
@@ -50,7 +52,7 @@ class SshChannel:
         # ssh hands one string to the remote shell, so quoting is what keeps data data.
         command = [*self._command, "--", self._destination, shlex.join(argv)]
         try:
-            done = _run_bounded(command, stdin, timeout)
+            done = run_bounded(command, stdin, timeout)
         except (FileNotFoundError, PermissionError) as error:
             raise GuestUnreachable(
                 "there is no ssh program that this user may run",
@@ -72,7 +74,32 @@ class SshChannel:
         return done
 
 
-def _run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
+def destination_of(address: str) -> tuple[str, list[str]]:
+    """Read ``ssh://[USER@]HOST[:PORT]`` as ssh's destination and options.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise SettingsError(
+            "the SSH address cannot be used",
+            evidence="its port is not a number",
+            cure="for example: ssh://root@pve1:22",
+        ) from None  # what is no number may be part of a password
+    if not parts.hostname or parts.password is not None or parts.path.strip("/"):
+        raise SettingsError(
+            "the SSH address cannot be used",
+            evidence="it is ssh://USER@HOST[:PORT], and holds no password and no path",
+            cure="for example: ssh://root@pve1",
+        )
+    user = f"{parts.username}@" if parts.username else ""
+    return f"{user}{parts.hostname}", ["-p", str(port)] if port else []
+
+
+def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
     """Run a program here, holding no more of its output in memory than the limit.
 
     Raises:

@@ -122,6 +122,8 @@ class Domain:
     model_features: frozenset[str] | None = None
     pm_suspended: bool = False
 
+    busy = ""  # see Facts: a VM can always be power-cycled
+
     def value(self, setting: str) -> str | None:
         """See Facts. The one setting is ``cpu``, the element's exact text."""
         if setting != "cpu":

@@ -13,17 +13,17 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
 
 from proxmoxer.backends.command_base import CommandBaseSession, JsonSimpleSerializer
 from proxmoxer.core import ProxmoxResource, ResourceException
 
 from nestvirt.backends.proxmox.api import NoAnswer, refused
 from nestvirt.backends.proxmox.node import READ_NESTED
-from nestvirt.errors import AccessDenied, ConnectionFailed, Error, GuestUnreachable, SettingsError
+from nestvirt.errors import AccessDenied, ConnectionFailed, Error, GuestUnreachable
 from nestvirt.guest.channel import NOT_FOUND, Completed
+from nestvirt.guest.local import LocalChannel
 from nestvirt.guest.sharedssh import SharedSsh
-from nestvirt.guest.ssh import SshChannel
+from nestvirt.guest.ssh import SshChannel, destination_of
 from nestvirt.printable import printable
 
 SECONDS = 60.0
@@ -123,16 +123,13 @@ class _Session(CommandBaseSession):  # type: ignore[misc]
 def local_way() -> CommandWay:
     """The machine that nestvirt runs on."""
 
+    channel = LocalChannel()
+
     def run(command: list[str], seconds: float) -> Completed:
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-            )
-        except FileNotFoundError as error:
-            return Completed(NOT_FOUND, b"", str(error).encode())
-        except subprocess.TimeoutExpired as error:
+            return channel.run(command, timeout=seconds)
+        except GuestUnreachable as error:
             raise _too_late(command, seconds) from error
-        return Completed(done.returncode, done.stdout, done.stderr)
 
     return CommandWay("local", socket.gethostname(), run, sudo=os.geteuid() != 0)
 
@@ -144,10 +141,10 @@ def ssh_way(address: str, config: str | None) -> CommandWay:
         address: ``ssh://[USER@]HOST[:PORT]``.
         config: a file for ``ssh -F``.
     """
-    destination, options = _destination(address)
+    destination, options = destination_of(address)
     options += ["-F", config] if config else []
     shared = SharedSsh(destination, options)
-    channel = SshChannel(destination, shared.options)
+    channel = SshChannel(destination, options, shared.sharing)
 
     def run(command: list[str], seconds: float) -> Completed:
         # 255 is what ssh itself ends with; pvesh does too, which would be taken for a lost connection.
@@ -167,26 +164,6 @@ def ssh_way(address: str, config: str | None) -> CommandWay:
 
     user, _, host = destination.rpartition("@")
     return CommandWay(address, host, run, sudo=user not in ("", "root"), end=shared.close)
-
-
-def _destination(address: str) -> tuple[str, list[str]]:
-    try:
-        parts = urlsplit(address)
-        port = parts.port
-    except ValueError:
-        raise SettingsError(
-            "the SSH address cannot be used",
-            evidence="its port is not a number",
-            cure="for example: ssh://root@pve1:22",
-        ) from None  # what is no number may be part of a password
-    if not parts.hostname or parts.password is not None or parts.path.strip("/"):
-        raise SettingsError(
-            "the SSH address cannot be used",
-            evidence="it is ssh://USER@HOST[:PORT], and holds no password and no path",
-            cure="for example: ssh://root@pve1",
-        )
-    user = f"{parts.username}@" if parts.username else ""
-    return f"{user}{parts.hostname}", ["-p", str(port)] if port else []
 
 
 def _too_late(command: list[str], seconds: float) -> NoAnswer:

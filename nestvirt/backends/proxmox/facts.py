@@ -13,7 +13,7 @@ from nestvirt.backends.proxmox.situation import Situation
 from nestvirt.model import Finding, Goal, Layer, Power, Status
 
 CHECKS = {
-    "host-cpu": "Has the node's CPU vmx or svm?",
+    "host-cpu": "Has the host's CPU vmx or svm?",
     "host-nested": "Does the host's kvm module let its VMs nest?",
     "vm-arch": "Is the VM an x86 one?",
     "vm-type": "Is the VM run by KVM, or emulated?",
