@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -69,7 +69,12 @@ class Run:
         An id may be qualified by where it holds: 100 is ``100@pve1.example.com`` too.
         """
         names = (self.vm.name, self.vm.id, self.vm.id.partition("@")[0], self.target.name)
-        return (vm is None or vm in names) and (backend is None or backend == self.target.backend)
+        backends = (None, self.target.backend, self.vm.hypervisor)
+        return (vm is None or vm in names) and backend in backends
+
+    def concerns(self, backend: str, vm: Vm) -> bool:
+        """Whether it is a run on that very VM, whichever way that was named."""
+        return _identity(self.target.backend, self.vm) == _identity(backend, vm)
 
     @property
     def undoable(self) -> bool:
@@ -189,7 +194,7 @@ class Journal:
             command=command,
             time=now.isoformat(timespec="seconds"),
             target=str(target),
-            vm={"id": vm.id, "name": vm.name},
+            vm={name: value for name, value in asdict(vm).items() if value is not None},
             power=power,
             endpoint=dict(endpoint),
         )
@@ -241,14 +246,14 @@ class Journal:
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
-        own = [r for r in self.runs() if r.vm.id == vm.id and r.target.backend == backend]
+        own = [r for r in self.runs() if r.concerns(backend, vm)]
         return own[0] if own and own[0].outcome is None else None
 
     def enabling(self, backend: str, vm: Vm) -> Change | None:
         """The change by which the newest such run gave the VM nesting: what it found, and what it left."""
         for run in self.runs():
-            own = run.vm.id == vm.id and run.target.backend == backend
-            if own and run.command == "enable" and run.outcome == "applied" and run.steps:
+            own = run.concerns(backend, vm)
+            if own and run.command == "enable" and run.outcome in ("applied", None) and run.steps:
                 step = run.steps[-1]
                 return Change(step.change.setting, step.change.before, step.kept)
         return None
@@ -280,7 +285,12 @@ class Journal:
 
 
 def _lock_name(backend: str, vm: Vm) -> str:
-    return hashlib.sha256(f"{backend}:{vm.id}".encode()).hexdigest()[:24] + ".lock"
+    return hashlib.sha256(_identity(backend, vm).encode()).hexdigest()[:24] + ".lock"
+
+
+def _identity(backend: str, vm: Vm) -> str:
+    """What is the same for a VM whichever backend it was named to."""
+    return f"{vm.hypervisor or backend}:{vm.id}"
 
 
 def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
@@ -314,7 +324,7 @@ def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
         str(begin["command"]),
         str(begin["time"]),
         Target.parse(str(begin["target"])),
-        Vm(str(vm["id"]), str(vm["name"])),
+        Vm(str(vm["id"]), str(vm["name"]), _text(vm.get("hypervisor"))),
         power,
         {str(k): str(v) for k, v in endpoint.items()},
         tuple(steps),

@@ -88,10 +88,12 @@ class Vm:
     Attributes:
         id: the identity that does not change when the VM is renamed (libvirt: the UUID).
         name: what its users call it.
+        hypervisor: the backend of which that is the identity, where the target's only hands over to it.
     """
 
     id: str
     name: str
+    hypervisor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,13 @@ class Change:
 
 @dataclass(frozen=True)
 class ColdBoot:
-    """The setting is right already, but only a power cycle makes it effective."""
+    """The setting is right already, but only a power cycle makes it effective.
+
+    Attributes:
+        received: from the value that it runs with to the one that it will get; None where that is not known.
+    """
+
+    received: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -150,11 +158,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done, and what stands against it."""
+    """What has to be done, what stands against it, and what to know before it is done.
+
+    Attributes:
+        received: what a power cycle alone would bring; see ColdBoot.
+    """
 
     changes: tuple[Change, ...]
     cold_boot: bool
     blockers: tuple[Finding, ...]
+    warnings: tuple[Finding, ...] = ()
+    received: tuple[Change, ...] = ()
 
     @property
     def empty(self) -> bool:

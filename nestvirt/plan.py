@@ -19,4 +19,9 @@ def make_plan(findings: Sequence[Finding]) -> Plan:
     blockers = tuple(
         f for f in findings if f.status is Status.FAIL and f.fix is None and f.layer in (Layer.HOST, Layer.VM)
     )
-    return Plan(changes, any(isinstance(f.fix, ColdBoot) for f in findings), blockers)
+    cold = [f.fix for f in findings if isinstance(f.fix, ColdBoot)]
+    warnings = tuple(
+        f for f in findings if f.status is Status.WARN and f.fix is None and f.layer in (Layer.HOST, Layer.VM)
+    )
+    received = tuple(fix.received for fix in cold if fix.received is not None)
+    return Plan(changes, bool(cold), blockers, warnings, received)

@@ -23,6 +23,8 @@ from nestvirt.settings_table import Setting as Setting
 KEYRING = "nestvirt"
 """The service under which the keyring holds secrets, for users such as ``proxmox:api_token``."""
 
+RECORD = "the run's record"
+
 _BOOLEANS = dict.fromkeys(("1", "true", "yes"), "true") | dict.fromkeys(("0", "false", "no"), "false")
 
 
@@ -92,15 +94,17 @@ def resolve(
     known = SETTINGS.get(backend, ())
     layers: list[_Layer] = [
         {s.name: (options.get(s.name), f"option --{s.option}") for s in known},
-        {name: (value, "the run's record") for name, value in (recorded or {}).items()},
+        {name: (value, RECORD) for name, value in (recorded or {}).items()},
     ]
     if recorded is None or any(setting.secret for setting in known):
         layers += _asked_and_set(backend, profile)
     found = _first_of_each(known, layers)
     _settle_flags(known, found)
+    _settle_trust(found)
     if not any(s.secret and s.name in found for s in known):
         found |= _from_keyring(backend, profile, found, len(layers))
     _settle_credentials(backend, found)
+    _refuse_another_place(found, layers)
     return Endpoint({n: f.value for n, f in found.items()}, {n: f.source for n, f in found.items()})
 
 
@@ -179,7 +183,7 @@ def _text(setting: Setting, value: object, source: str) -> str:
     elif value and setting.kind is Path:
         return str(Path(os.path.expanduser(value)).absolute())  # noqa: PTH111 - it leaves an unknown ~user
     elif not value or setting.kind is not bool:
-        return value or ""
+        return (value or "").strip() if setting.secret else value or ""  # a file's line end is no secret
     elif value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
     else:
@@ -199,6 +203,36 @@ def _settle_flags(known: Iterable[Setting], found: dict[str, _Found]) -> None:
     for setting in flags:
         if setting.name in found and found[setting.name].value == "false":
             del found[setting.name]
+
+
+def _settle_trust(found: dict[str, _Found]) -> None:
+    """What the certificate is verified by counts, where it was said above an insecure of lesser rank."""
+    trusted = [found[name].rank for name in ("fingerprint", "ca_file") if name in found]
+    if trusted and "insecure" in found and min(trusted) < found["insecure"].rank:
+        del found["insecure"]
+
+
+def _refuse_another_place(found: Mapping[str, _Found], layers: list[_Layer]) -> None:
+    """A secret is for the address that it was set beside, and is not sent to the one in a record."""
+    place = found.get("endpoint")
+    if place is None or place.source != RECORD:
+        return
+    for secret in ("api_token", "token_secret", "password"):
+        if secret not in found or found[secret].rank >= len(layers):
+            continue
+        other, source = layers[found[secret].rank].get("endpoint", ("", ""))
+        if other and _same_place(str(other)) != _same_place(place.value):
+            raise SettingsError(
+                f"the run was made at {place.value}, and the {secret} is for another address",
+                evidence=f"{source} says {other}, and the {secret} is from {found[secret].source}",
+                cure=f"say where to undo it: --connect {place.value}, or --connect {other}",
+            )
+
+
+def _same_place(endpoint: str) -> str:
+    scheme, separator, rest = endpoint.lower().rstrip("/").partition("://")
+    host = rest if separator else scheme
+    return host.removesuffix(":8006")
 
 
 def _settle_credentials(backend: str, found: dict[str, _Found]) -> None:
@@ -229,8 +263,8 @@ def _from_keyring(
             continue
         try:
             value = keyring.get_password(KEYRING, f"{account}:{name}")
-        except keyring.errors.KeyringError:  # locked, or there is none on this machine
-            return {}
+        except (keyring.errors.KeyringError, ImportError, AttributeError, RuntimeError, OSError):
+            return {}  # locked, broken, or there is none on this machine
         if value:
             return {name: _Found(value, "the keyring", rank)}
     return {}

@@ -43,6 +43,9 @@ class Facts(Protocol):
     def busy(self) -> str:
         """What stands against a power cycle that nothing can be done about now; empty where nothing does."""
 
+    def has(self, change: Change) -> bool:
+        """Whether what runs has already what the change writes, so that no power cycle is needed for it."""
+
     def value(self, setting: str) -> str | None:
         """The configured value of a setting, in the hypervisor's own words; None where it is not set."""
 

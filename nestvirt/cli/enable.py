@@ -35,4 +35,6 @@ def enable(cpu: str | None, **options: Any) -> int:
       nestvirt enable --libvirt web-01 --no-restart
       nestvirt enable --proxmox 100
     """
+    if cpu is not None and not cpu.strip():
+        raise click.UsageError("--cpu was given an empty name; is a variable not set?")
     return reach_goal(Goal(nested=True, cpu=cpu), **options)

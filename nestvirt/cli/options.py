@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -37,14 +37,28 @@ output_options = [
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 ]
 
-VMS: dict[str, tuple[str, str, str]] = {
-    "libvirt": ("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
-    "proxmox": ("ID", "A Proxmox VM: its id or name.", "100"),
-}
-"""Backend to its option's value, help, and example. One line adds a hypervisor."""
 
-VM_FORMS = " or ".join(f"--{backend} {metavar}" for backend, (metavar, _, _) in VMS.items())
-VM_EXAMPLES = " or ".join(f"--{backend} {example}" for backend, (_, _, example) in VMS.items())
+class Naming(NamedTuple):
+    """How a thing of a backend is named on the command line.
+
+    Attributes:
+        alone: what the option means without a value; None where it needs one.
+    """
+
+    metavar: str
+    help: str
+    example: str
+    alone: str | None = None
+
+
+VMS: dict[str, Naming] = {
+    "libvirt": Naming("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
+    "proxmox": Naming("ID", "A Proxmox VM: its id or name.", "100"),
+}
+"""Backend to its option. One line adds a hypervisor."""
+
+VM_FORMS = " or ".join(f"--{backend} {of.metavar}" for backend, of in VMS.items())
+VM_EXAMPLES = " or ".join(f"--{backend} {of.example}" for backend, of in VMS.items())
 
 ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh")
 """The options that are settings of a backend; settings.SETTINGS says of which."""
@@ -66,10 +80,17 @@ endpoint_options = [
         help="Read the node's kvm module over SSH, where the API cannot tell whether nesting is on.",
     ),
 ]
-vm_options = [click.option(f"--{name}", metavar=form, help=text) for name, (form, text, _) in VMS.items()]
+
+
+def _naming(backend: str, of: Naming, text: str) -> Callable[[F], F]:
+    optional: dict[str, Any] = {} if of.alone is None else {"is_flag": False, "flag_value": of.alone}
+    return click.option(f"--{backend}", metavar=of.metavar, help=text, **optional)
+
+
+vm_options = [_naming(backend, of, of.help) for backend, of in VMS.items()]
 run_options = [
-    click.option(f"--{name}", metavar=form, help="Only the runs of this VM.")
-    for name, (form, _, _) in VMS.items()
+    _naming(backend, of, f"Only the runs of this {'host' if backend == 'host' else 'VM'}.")
+    for backend, of in VMS.items()
 ]
 target_options = [
     *vm_options,
@@ -100,6 +121,9 @@ def named(options: Mapping[str, Any]) -> tuple[str, str] | None:
         UsageError: they name more than one.
     """
     vms = [(backend, str(options[backend])) for backend in VMS if options[backend] is not None]
+    empty = [f"--{backend}" for backend, name in vms if not name.strip()]
+    if empty:
+        raise click.UsageError(f"{', '.join(empty)} was given an empty name; is a variable not set?")
     if len(vms) > 1:
         raise click.UsageError(f"One VM at a time: name it with {VM_FORMS}.")
     return vms[0] if vms else None

@@ -159,9 +159,10 @@ def _find_recorded(backend: Backend, run: Run) -> Vm:
     except TargetError as error:
         where = settings.SETTINGS[run.target.backend][0].name
         raise TargetError(
-            f"the VM {run.vm.name} of run {run.id} is gone",
-            evidence=f"{run.endpoint.get(where, run.target.backend)} has no VM {run.vm.id}",
-            cure="there is nothing left to put back",
+            f"the VM {run.vm.name} of run {run.id} is not to be found",
+            evidence=f"{error.message}: {error.evidence}",
+            cure=f"{error.cure}; where it was deleted at {run.endpoint.get(where, 'that place')}, there is "
+            "nothing left to put back",
         ) from error
 
 
@@ -193,7 +194,12 @@ def consenting(
 def _show_plan(session: Session, plan: Plan) -> None:
     with contextlib.suppress(OSError):  # nobody looks; the work is what counts
         console = stderr_console()
-        console.print(f"{printable(str(session.target))}: this will be changed")
+        place = next((v for n, v in session.backend.endpoint.items() if n in ("uri", "endpoint")), "")
+        named = f" ({session.vm.name})" if session.vm.name != session.target.name else ""
+        at = f" at {place}" if place else ""
+        console.print(printable(f"{session.target}{named}{at}: this will be changed"))
+        for warning in plan.warnings:
+            console.print(printable(f"  mind {warning.check}: {warning.evidence}"))
         console.print(report.diff(plan.changes), end="")
         if not plan.changes:
             console.print("  no setting; only its power")

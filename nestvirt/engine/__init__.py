@@ -11,7 +11,15 @@ from dataclasses import replace
 from types import TracebackType
 
 from nestvirt.backends.base import Facts
-from nestvirt.engine.inside import CHECK_PATIENCE, believed, believing, depending, look_inside, verified
+from nestvirt.engine.inside import (
+    CHECK_PATIENCE,
+    believed,
+    believing,
+    deduced,
+    depending,
+    look_inside,
+    verified,
+)
 from nestvirt.engine.session import Manner, Session, Step, judged, read
 from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
@@ -42,7 +50,7 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
-        *believed(judged(session, facts, goal), probed),
+        *deduced(believed(judged(session, facts, goal), probed), probed),
         *probed.findings,
     )
     proof = None if probed is NO_GUEST else probed.proof
@@ -74,7 +82,9 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         owed = _owes_power(unfinished, facts)
-        cycle = owed or (manner.restart and facts.power is Power.RUNNING and not facts.busy)
+        needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
+        running = facts.power is Power.RUNNING and not facts.busy
+        cycle = owed or (manner.restart and running and needed)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
             return replace(planned, remains=_would(session, plan, facts, cycle, owed))
@@ -86,10 +96,11 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
-        carry_out(session, Work(record, plan.changes, cycle, manner.force_off, goal), facts)
+        carry_out(session, Work(record, plan.changes, cycle, manner.force_off, goal, plan.received), facts)
         with _InPlace(f"{session.vm.name} has its change, and it is not proven", record.id):
             _settle(session, unfinished, manner)
-            remains = () if cycle else _pending(session, facts)
+            pending = not cycle and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
+            remains = _pending(session, facts) if pending else ()
             power = Power.RUNNING if cycle else facts.power
             run = record.id if plan.changes else None
             return verified(session, goal, power, plan.changes, run, remains)
@@ -118,7 +129,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
             return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
         if changes or owed:
-            manner.consent(Plan(changes, owed, ()))
+            warnings = make_plan(facts.judge(Goal(nested=False))).warnings
+            manner.consent(Plan(changes, owed, (), warnings))
             record = session.journal.record(run)
             record.undoing(facts.power)
             carry_out(session, Work(record, changes, cycle, manner.force_off, None), facts)
@@ -126,6 +138,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             session.journal.record(run).end("undone")
             findings = _restored(run, read(session))
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
+            if not run.steps:
+                remains = (f"run {run.id} had changed no setting; all runs: nestvirt undo --list",)
             return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
 
 

@@ -26,8 +26,8 @@ def look_inside(session: Session, power: Power, patience: float) -> verify.Probe
     channel = session.ssh or session.backend.channel(session.vm)
     if channel is None:
         return verify.not_reached(
-            f"{name} has no guest agent that nestvirt could use",
-            "give it the QEMU guest agent and its channel, or name a way in: --ssh USER@HOST",
+            f"there is no way into {name} that nestvirt could use",
+            "see vm-agent; or name a way in: --ssh USER@HOST",
         )
     session.tell(Step.WAIT, f"{name} by {channel.name}")
     try:
@@ -47,6 +47,20 @@ def believed(findings: list[Finding], probed: verify.Probed) -> list[Finding]:
             f, status=Status.WARN, evidence=f"{f.evidence}; it works all the same, until it is power-cycled"
         )
         if f.status is Status.FAIL and isinstance(f.fix, Change)
+        else f
+        for f in findings
+    ]
+
+
+def deduced(findings: list[Finding], probed: verify.Probed) -> list[Finding]:
+    """Where the VM's CPU is right and the guest sees no flag, what could not be read of the host is it."""
+    broken = [f for f in findings if f.status is Status.FAIL or (f.check == "vm-cpu" and f.ill)]
+    if probed.proof.cause != "no-cpu-flag" or broken:
+        return findings
+    seen = "; but the VM has the CPU, and its guest sees no flag: the host does not let it nest"
+    return [
+        replace(f, status=Status.FAIL, evidence=f.evidence + seen)
+        if f.check == "host-nested" and f.status is Status.UNKNOWN
         else f
         for f in findings
     ]
@@ -81,21 +95,29 @@ def verified(
     """
     probed = look_inside(session, power, session.timeout)
     facts = read(session)  # only now: the guest's agent connects while it boots
-    findings = tuple(judged(session, facts, goal))
-    inside = probed.findings if goal.nested or probed is verify.NO_GUEST else _withdrawn(facts, probed)
+    told = judged(session, facts, goal)
+    findings = tuple(deduced(told, probed) if goal.nested else told)
+    inside = probed.findings
+    if not goal.nested and probed is not verify.NO_GUEST:
+        inside = _withdrawn(facts, probed, certain=not any(f.check == "vm-cpu" and f.ill for f in told))
     proof = probed.proof if goal.nested and probed is not verify.NO_GUEST else None
     return Report(str(session.target), findings + inside, changes, proof, run, remains, goal)
 
 
-def _withdrawn(facts: Facts, probed: verify.Probed) -> tuple[Finding, ...]:
-    """After disable: the guest must lack the CPU flag, and that alone is success."""
+def _withdrawn(facts: Facts, probed: verify.Probed, *, certain: bool) -> tuple[Finding, ...]:
+    """After disable: the guest must lack the CPU flag, and that alone is success.
+
+    Args:
+        certain: whether the VM's CPU is known to have none.
+    """
     verdict, cause = probed.proof.verdict, probed.proof.cause
     if cause == "no-cpu-flag":
         return (
             Finding("guest-withdrawn", Layer.GUEST, Status.PASS, "the guest's CPU offers no virtualization"),
         )
     if facts.power is not Power.RUNNING:
-        why = f"the VM is {facts.power}; it will have no nesting when it starts"
+        coming = "it will have no nesting when it starts" if certain else "what it will have is not known"
+        why = f"the VM is {facts.power}; {coming}"
         return (Finding("guest-withdrawn", Layer.GUEST, Status.SKIP, why),)
     if verdict == "unknown" or verdict == "not-proven":
         return tuple(f for f in probed.findings if f.check == PROOF)

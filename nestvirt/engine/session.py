@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -80,4 +81,5 @@ def read(session: Session) -> Facts:
 def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     """What the facts say; the cure of what nestvirt can mend is to let it."""
     command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
+    command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
     return [f if f.fix is None else replace(f, cure=command) for f in facts.judge(goal)]

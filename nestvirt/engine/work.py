@@ -27,14 +27,19 @@ class Work:
     cycle: bool
     force_off: bool
     goal: Goal | None  # None: an undo, whose read-back must equal the former value
+    received: Sequence[Change] = ()  # what the power cycle alone brings
     begun: list[Change] = field(default_factory=list)
     asked_to_stop: bool = False
     stopped: bool = False
+    started: bool = False
 
-    @property
-    def outcome(self) -> str:
+    def outcome(self, subject: str) -> str:
         """What putting back has come to, for people."""
-        return "everything was put back as it was" if self.begun else "no setting was changed"
+        if self.goal is None:
+            said = "the undo was taken back, and what it was to undo is still in place"
+        else:
+            said = "everything was put back as it was" if self.begun else "no setting was changed"
+        return f"{said}; {subject} was off in between" if self.stopped else said
 
 
 def carry_out(session: Session, work: Work, facts: Facts) -> None:
@@ -51,8 +56,15 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
             facts = _apply(session, work, change)
         if work.goal is not None and work.changes:
             _read_back(facts, work.goal)
+        if work.stopped and work.changes and facts.power is Power.RUNNING:
+            raise PowerError(
+                f"{session.subject} was started by somebody else meanwhile, without the change",
+                evidence="it was off a moment ago, and runs",
+                cure="run this again when nobody else works on it",
+            )
         if work.cycle:
             session.tell(Step.START, session.subject)
+            work.started = True
             session.backend.start(session.vm, timeout=session.timeout)
         if work.goal is not None:
             work.record.end("applied")
@@ -74,7 +86,7 @@ class _PuttingBack:
         if failure is None:
             return
         settled = _put_back(self._session, self._work, failure)
-        outcome = self._work.outcome
+        outcome = self._work.outcome(self._session.subject)
         if not settled:
             outcome += (
                 f", but {self._session.subject} may still shut down, as it was asked to; "
@@ -147,7 +159,11 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         session.tell(Step.PUT_BACK, vm.name)
         going_down = work.asked_to_stop and not work.stopped
         running = backend.read(vm).power is Power.RUNNING
-        if running and work.begun and work.cycle:
+        if work.started and not work.changes:
+            for change in work.received:  # what it does not start with is what it was to receive
+                work.record.intend(change)
+                work.begun.append(change)
+        if running and work.begun and work.started:
             backend.power_off(vm)  # it was started with the change a moment ago
         elif running and going_down and isinstance(failure, KeyboardInterrupt):
             with contextlib.suppress(PowerError):  # it goes down all the same: start it again only then
@@ -156,7 +172,11 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             current = backend.read(vm).value(change.setting)
             if current != change.before:
                 backend.apply(vm, Change(change.setting, current, change.before))
-        if work.cycle and backend.read(vm).power is Power.STOPPED:
+        power = backend.read(vm).power
+        if power is Power.RUNNING and work.begun and work.started:
+            backend.power_off(vm)  # our start came late, and with the change
+            power = Power.STOPPED
+        if work.cycle and power is Power.STOPPED:
             backend.start(vm, timeout=session.timeout)
         elif going_down:
             return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from nestvirt.errors import GuestUnreachable
 from nestvirt.guest.channel import FileReader
 from nestvirt.model import Finding, Layer, Status
 from nestvirt.printable import printable
@@ -28,8 +29,11 @@ def examine(reader: FileReader) -> tuple[str | None, tuple[Finding, ...]]:
     text = (reader.file(CPUINFO) or b"").decode(errors="replace")
     shown = _FLAGS.search(text)
     if shown is None:
-        evidence = f"{CPUINFO} lists no flags: {printable(text, 60)!r}"
-        return None, (_flag(Status.UNKNOWN, evidence, "look into the guest by hand"),)
+        raise GuestUnreachable(
+            f"{CPUINFO} of the guest lists no flags",
+            evidence=repr(printable(text, 60)),
+            cure="look into the guest by hand",
+        )
     seen = [flag for flag in ("vmx", "svm") if flag in shown[1].split()]
     if not seen:
         cure = "give this VM nested virtualization on its hypervisor, then power it off and on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shlex
@@ -96,7 +97,9 @@ def destination_of(address: str) -> tuple[str, list[str]]:
             cure="for example: ssh://root@pve1",
         )
     user = f"{parts.username}@" if parts.username else ""
-    return f"{user}{parts.hostname}", ["-p", str(port)] if port else []
+    host = parts.netloc.rpartition("@")[2]  # as it is written: an alias of ssh_config may have capitals
+    host = host.rpartition(":")[0] if port else host
+    return f"{user}{host.strip('[]')}", ["-p", str(port)] if port else []
 
 
 def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
@@ -109,7 +112,10 @@ def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Complet
     with tempfile.TemporaryFile() as source:
         source.write(stdin)
         source.seek(0)
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # A session of its own: a Ctrl-C is ours to handle, and not the program's to die of.
+        process = subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
     with process:
         try:
             stdout, stderr, flooded = _drain(process, deadline)
@@ -117,7 +123,8 @@ def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Complet
                 process.kill()
             code = process.wait(max(0.1, deadline - time.monotonic()))
         finally:
-            process.kill()  # does nothing to one that has ended
+            with contextlib.suppress(PermissionError):  # sudo's is root's
+                process.kill()  # does nothing to one that has ended
     return clipped(code, stdout, stderr, truncated=flooded)
 
 

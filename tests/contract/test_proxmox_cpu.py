@@ -157,7 +157,8 @@ def test_host_on_a_node_with_nested_off_is_never_called_a_success(rig: ProxmoxRi
     result = enable(rig, journal, rig.make())
     assert result.conclusion is Status.FAIL
     assert result.first_broken is not None
-    assert result.first_broken.check == "guest-cpu-flag"
+    assert result.first_broken.check == "host-nested"  # it is all that is left, though it could not be read
+    assert "the host does not let it nest" in result.first_broken.evidence
 
 
 def test_unlike_members_of_the_cluster_are_named(rig: ProxmoxRig, journal: Journal) -> None:

@@ -10,10 +10,11 @@ import pytest
 from aiohttp import web
 
 from nestvirt import backends, engine, report
+from nestvirt.engine import Step
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
-from tests.contract.basis import MANNER
+from tests.contract.basis import MANNER, ON
 from tests.contract.proxmox_runs import enable, session
 from tests.peers.proxmox_rig import PasswordRig, ProxmoxRig
 from tests.peers.pve_cpu import PVE_8, Release
@@ -134,14 +135,29 @@ def test_second_factor_is_asked_for_and_a_token_advised(served: Served) -> None:
     assert "token" in caught.value.cure
 
 
-def test_expired_ticket_is_an_answer_and_no_traceback(served: Served, journal: Journal) -> None:
+def test_ticket_that_has_run_out_midway_is_renewed(served: Served, journal: Journal) -> None:
+    rig = PasswordRig(served)
+    name = rig.make()
+
+    def expire(step: Step, _detail: str) -> None:
+        if step in (Step.APPLY, Step.START):
+            rig.pve.revoke_tickets()
+
+    result = engine.reach(session(rig, journal, name, tell=expire), ON, MANNER)
+    assert result.conclusion is Status.PASS
+
+
+def test_ticket_that_cannot_be_renewed_is_an_answer_and_no_traceback(
+    served: Served, journal: Journal
+) -> None:
     rig = PasswordRig(served)
     name = rig.make()
     now = session(rig, journal, name)
     rig.pve.revoke_tickets()
+    rig.pve.password = "another"  # noqa: S105
     with pytest.raises(AccessDenied) as caught:
         now.backend.read(now.vm)
-    assert "refused the credentials" in caught.value.message
+    assert "refused the password" in caught.value.message
     assert caught.value.cure
 
 

@@ -96,5 +96,5 @@ def test_missing_right_is_named_with_the_line_that_grants_it(proxmox: ProxmoxShe
     code, out, _ = proxmox.run("enable", "--proxmox", name, "--yes", "--quiet")
     assert code == 1
     assert "eve@pve!look lacks VM.Config.CPU" in out
-    assert "pveum acl modify" in out.replace("\n", " ")
+    assert "pveum role modify ROLE --privs VM.Config.CPU" in out.replace("\n", " ")
     assert proxmox.rig.see(name) == before

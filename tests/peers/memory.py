@@ -32,6 +32,9 @@ class MemoryFacts:
 
     busy = ""
 
+    def has(self, change: Change) -> bool:
+        return self.live == change.after
+
     def value(self, setting: str) -> str | None:
         assert setting == "nested"
         return self.nested

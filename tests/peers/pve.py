@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import secrets
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ class PvePeer(Power):
         """Add a VM, with its agent on."""
         vmid = vmid or 100 + len(self.vms)
         usual = {"agent": "1", "boot": " ", "memory": "512", "ostype": "l26"}
+        usual["smbios1"] = f"uuid={uuid.uuid4()}"
         vm = PveVm(vmid, name, node, self.hosts[node], {**usual, **config})
         vm.custom = self.custom
         self.vms.append(vm)

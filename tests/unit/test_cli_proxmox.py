@@ -314,7 +314,6 @@ def test_undo_connects_as_recorded_with_a_secret_of_today(
     runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROXMOX_VE_API_TOKEN", SECRET)
-    monkeypatch.setenv("PROXMOX_VE_ENDPOINT", "https://elsewhere")
     recorded = {"endpoint": URL, "username": "root@pam", "insecure": "true", "api_token": True}
     assert asked_with("undo", "--proxmox", "100") == recorded
     given = asked_with("undo", "--proxmox", "100", "--username", "other@pam")
@@ -322,6 +321,8 @@ def test_undo_connects_as_recorded_with_a_secret_of_today(
     done = nestvirt("undo", "--proxmox", "100")
     assert "the endpoint is from the run's record" in done.stderr
     assert "NOT verified: the run's record says so" in done.stderr
+    monkeypatch.setenv("PROXMOX_VE_ENDPOINT", "https://elsewhere")
+    assert "is for another address" in nestvirt("undo", "--proxmox", "100").stderr
 
 
 def test_undo_refuses_an_option_that_the_runs_backend_does_not_know(runs: dict[str, str]) -> None:
@@ -333,7 +334,7 @@ def test_undo_refuses_an_option_that_the_runs_backend_does_not_know(runs: dict[s
 def test_a_vm_that_is_gone_is_told_with_where_it_was(runs: dict[str, str]) -> None:
     done = nestvirt("undo", "--libvirt", "100")
     assert done.returncode == 2
-    assert "is gone" in done.stderr
+    assert "is not to be found" in done.stderr
     assert "test:///default has no VM" in done.stderr
 
 

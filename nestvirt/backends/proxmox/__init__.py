@@ -6,6 +6,7 @@ API: https://pve.proxmox.com/pve-docs/api-viewer/; the library is proxmoxer.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,10 +17,18 @@ from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
 from nestvirt.backends.proxmox.cluster import Cluster
-from nestvirt.backends.proxmox.facts import CHECKS, Surroundings, VmFacts, vm_facts
+from nestvirt.backends.proxmox.facts import CHECKS, Surroundings, VmFacts, uuid_of, vm_facts
 from nestvirt.backends.proxmox.node import version_of
 from nestvirt.backends.proxmox.tasks import Machine, moments
-from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, MissingExtra, SettingsError
+from nestvirt.errors import (
+    AccessDenied,
+    ChangeRejected,
+    ConnectionFailed,
+    Error,
+    MissingExtra,
+    SettingsError,
+    TargetError,
+)
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Target, Vm
 from nestvirt.printable import printable
@@ -41,6 +50,7 @@ class ProxmoxBackend:
         self._api = api
         self._cluster = Cluster(api, settings, version)
         self._last: dict[str, VmFacts] = {}
+        self._rows: dict[str, object] = {}  # what find has read, for the first reading of facts
         self._around: dict[str, Surroundings] = {}
         self._machines: dict[str, Machine] = {}
         self._warnings: dict[str, tuple[str, ...]] = {}
@@ -62,29 +72,29 @@ class ProxmoxBackend:
             if not version:
                 evidence = f"its version is {printable(str(answer), 100)}"
                 raise ConnectionFailed(message, evidence=evidence, cure=_ADDRESS)
+            api.version = version
             undone.pop_all()
         return cls(api, endpoint, version)
 
     def find(self, name: str) -> Vm:
-        """By VMID, name, or ``VMID@HOST`` as records write it; see Backend."""
+        """By VMID, name, or ``VMID@UUID`` as records write it; see Backend."""
         vmid, title = self._cluster.find(name)
-        return Vm(f"{vmid}@{self._api.host}", title)
+        self._rows[vmid] = self._pending(vmid)
+        found = f"{vmid}@{uuid_of(self._rows[vmid]) or self._api.address}"
+        if "@" in name and name != found:
+            raise TargetError(
+                f"VM {vmid} is another one now",
+                evidence=f"{self._api.address} has {title} there: {found}, and not {name}",
+                cure="nothing was touched; where the VM is on another cluster, name that one with --connect",
+            )
+        return Vm(found, title)
 
     def read(self, vm: Vm) -> VmFacts:
         """Configuration live and pending, state; and once: node, cluster, snapshots, rights; see Backend."""
         vmid = _vmid(vm)
-        try:
-            return self._read(vmid)
-        except Refused as error:
-            if not is_elsewhere(error):
-                raise
-            self._cluster.forget(vmid)
-            return self._read(vmid)
-
-    def _read(self, vmid: str) -> VmFacts:
+        rows = self._rows.pop(vmid, None) or self._pending(vmid)
+        status = self._ask(vmid, "status", "current")
         node = self._cluster.node_of(vmid)
-        rows = self._api.get(vm_path(node, vmid, "pending"))
-        status = self._api.get(vm_path(node, vmid, "status", "current"))
         if vmid not in self._around or self._around[vmid].node.name != node:
             self._around[vmid] = self._surroundings(node, vmid)
         warnings = self._warnings.get(vmid, ())
@@ -92,49 +102,68 @@ class ProxmoxBackend:
         self._last[vmid] = facts
         return facts
 
+    def _pending(self, vmid: str) -> object:
+        """Every option, live and pending, and the digest."""
+        return self._ask(vmid, "pending")
+
+    def _ask(self, vmid: str, *what: str) -> object:
+        """Ask about a VM, and once more where it is now, if it has moved."""
+        try:
+            return self._api.get(vm_path(self._cluster.node_of(vmid), vmid, *what))
+        except Refused as error:
+            if not is_elsewhere(error):
+                raise
+            self._cluster.forget(vmid)
+            return self._api.get(vm_path(self._cluster.node_of(vmid), vmid, *what))
+
     def _surroundings(self, node: str, vmid: str) -> Surroundings:
         snapshots = self._api.get(vm_path(node, vmid, "snapshot"))
         path = f"/vms/{vmid}"
         rights = self._api.get(paths.PERMISSIONS, {"path": path})
-        held = rights.get(path, {}) if isinstance(rights, dict) else {}
+        held = rights.get(path, {}) if isinstance(rights, dict) else None
         with_memory = [str(s["name"]) for s in snapshots or [] if s.get("vmstate") in (1, "1", True)]
         return Surroundings(
             node=self._cluster.node(node),
             members=self._cluster.members(node),
             memory_snapshots=tuple(with_memory),
-            privileges=frozenset(name for name, on in held.items() if on),
+            privileges=None if held is None else frozenset(held),  # a value says whether it is inherited
         )
 
     def apply(self, vm: Vm, change: Change) -> None:
-        """Write the option cpu, with the digest of what was read; see Backend."""
+        """Write the option cpu, with the digest of what was read; see Backend.
+
+        Raises:
+            NoAnswer: a write was sent, and it could not be found out what has become of it.
+        """
         vmid = _vmid(vm)
-        deadline = time.monotonic() + LOCK_PATIENCE
+        unsure = False
         evidence = ""
-        for _ in moments(deadline):
+        for _ in moments(time.monotonic() + LOCK_PATIENCE):
             facts = self._last.get(vmid) or self.read(vm)
-            if facts.configured("cpu") != change.before:
-                raise ChangeRejected(
-                    f"the CPU of {vm.name} was changed by somebody else a moment ago",
-                    evidence=f"it was {change.before!r}, and is {facts.configured('cpu')!r}",
-                    cure="run this again to plan anew",
-                )
+            present = facts.configured("cpu")
+            if unsure and present == change.after:
+                return  # what got lost was an answer
+            if present != change.before:
+                raise _somebody_else(vm, change, present)
             try:
                 self._write(vmid, facts, change.after)
             except NoAnswer as error:
-                evidence = error.evidence
-                if self.read(vm).configured("cpu") == change.after:
-                    return  # it was written, and the answer got lost
+                unsure, evidence = True, error.evidence
+                self.read(vm)
             except Refused as error:
                 evidence = error.evidence
-                if not (_passes(error.text) or is_elsewhere(error)):
+                written = self.read(vm).configured("cpu") == change.after
+                if not _passes(error):
+                    if written:
+                        return  # Proxmox complains of another option after it has written this one
                     raise _rejected(vm, vmid, error) from error
-                self.read(vm)  # with whose digest it is tried again, if the CPU is still the same
             except AccessDenied as error:
                 raise ChangeRejected(error.message, evidence=error.evidence, cure=error.cure) from error
             else:
                 self._last.pop(vmid)
                 return
-        raise ChangeRejected(
+        failure = NoAnswer if unsure else ChangeRejected
+        raise failure(
             f"Proxmox did not take the CPU of {vm.name} within {LOCK_PATIENCE:.0f} s",
             evidence=evidence,
             cure="see in the GUI which task works on the VM; then run this again",
@@ -228,13 +257,25 @@ def _vmid(vm: Vm) -> str:
     return vm.id.partition("@")[0]
 
 
-def _passes(text: str) -> bool:
-    """Whether a refusal is one that passes: somebody else wrote, or still holds the lock."""
-    return "checksum mismatch" in text or "can't lock file" in text
+def _passes(error: Refused) -> bool:
+    """Whether a refusal passes: somebody else wrote, still holds the lock, or has moved the VM.
+
+    Before PVE 8.2 the word was "missmatch" (PVE::Tools::assert_if_modified and AbstractConfig).
+    """
+    passing = re.search(r"checksum miss?match|can't lock file", error.text)
+    return passing is not None or is_elsewhere(error)
+
+
+def _somebody_else(vm: Vm, change: Change, present: str | None) -> ChangeRejected:
+    return ChangeRejected(
+        f"the CPU of {vm.name} was changed by somebody else a moment ago",
+        evidence=f"it was {change.before!r}, and is {present!r}",
+        cure="run this again to plan anew",
+    )
 
 
 def _rejected(vm: Vm, vmid: str, error: Error) -> ChangeRejected:
-    cure = "the evidence has Proxmox's own words; nothing was written"
+    cure = "name a type that the GUI lists: VM > Hardware > Processors; nothing was written"
     if "is locked" in error.evidence:
         cure = f"wait until the task that locks it has ended; if that has died, on the node: qm unlock {vmid}"
     return ChangeRejected(

@@ -40,7 +40,7 @@ class AgentChannel:
 
     def ping(self, *, timeout: float) -> None:
         """Ask again and again until the agent answers; see Channel."""
-        evidence = "it was not asked"
+        evidence, hopeless = "it was not asked", False
         for _ in moments(time.monotonic() + timeout):
             try:
                 self._api.post(self._path("ping"))
@@ -49,14 +49,17 @@ class AgentChannel:
                 evidence = error.evidence
                 if is_elsewhere(error):
                     self._cluster.forget(self._vmid)
-                elif error.text.startswith("No QEMU guest agent configured") or _vm_is_off(error.text):
-                    break
+                none = error.text.startswith("No QEMU guest agent configured")
+                hopeless = none or _vm_is_off(error.text)
             except AccessDenied as error:
                 raise _unreachable("the guest agent may not be asked", error) from error
             except ConnectionFailed as error:
                 raise _unreachable("the guest agent did not answer", error) from error
+            if hopeless:
+                break
+        within = "" if hopeless else f" within {timeout:.0f} s"
         raise GuestUnreachable(
-            f"the guest agent did not answer within {timeout:.0f} s",
+            f"the guest agent did not answer{within}",
             evidence=evidence,
             cure=f"wait until the guest has booted; {_INSTALL}",
         )
@@ -101,6 +104,12 @@ class AgentChannel:
             raise _unreachable(f"the guest agent did not read {path}", error) from error
         if not isinstance(answer, Mapping) or not isinstance(answer.get("content"), str):
             raise _nonsense(answer)
+        if answer.get("truncated") in (1, True):
+            raise GuestUnreachable(
+                f"the guest agent gave a part of {path} only",
+                evidence="truncated",
+                cure="use --ssh USER@HOST",
+            )
         return str(answer["content"]).encode(errors="replace")[:OUTPUT_LIMIT]
 
     def _path(self, command: str) -> str:

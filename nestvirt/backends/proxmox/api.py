@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from nestvirt.errors import AccessDenied, ConnectionFailed
@@ -17,15 +17,9 @@ RESOURCES = "cluster/resources"
 NODES = "nodes"
 PERMISSIONS = "access/permissions"
 
-ENABLING = (
-    "VM.Audit",
-    "VM.Config.CPU",
-    "VM.PowerMgmt",
-    "VM.GuestAgent.Audit",
-    "VM.GuestAgent.FileRead",
-    "VM.GuestAgent.Unrestricted",
-)
-"""What enabling and proving takes on PVE 9; before that, VM.Monitor stands for the last three."""
+_ENABLING = ("VM.Audit", "VM.Config.CPU", "VM.PowerMgmt")
+_AGENT_9 = ("VM.GuestAgent.Audit", "VM.GuestAgent.FileRead")
+_AGENT_8 = ("VM.Monitor",)
 
 UNREACHED = (502, 503, 504, 595, 596, 597, 598, 599)
 """Statuses of a proxy, or of AnyEvent (59x), that say: the node that was meant has not answered."""
@@ -89,7 +83,7 @@ class Refused(AccessDenied):
 
 def is_elsewhere(error: Refused) -> bool:
     """Whether the node that was asked has no such VM: it has moved, or it is gone."""
-    return "does not exist" in error.text
+    return re.search(r"Configuration file '\S+' does not exist", error.text) is not None
 
 
 def refused(request: str, status: int, text: str) -> Refused:
@@ -108,7 +102,7 @@ class NoAnswer(ConnectionFailed):
     """The connection was there, and the answer did not come: what was asked for may have been done."""
 
 
-def denied(who: str, request: str, text: str) -> AccessDenied:
+def denied(who: str, request: str, text: str, version: tuple[int, ...]) -> AccessDenied:
     """A 403 as an error that names the privilege, and the command that grants it."""
     found = _DENIED.search(text)
     if found is None:
@@ -120,17 +114,21 @@ def denied(who: str, request: str, text: str) -> AccessDenied:
     return AccessDenied(
         f"{who} lacks {' or '.join(privileges)} on {path}",
         evidence=f"{request}: {text}",
-        cure=grant(who, path, ENABLING) if lacks_all else extend(who, path, privileges[0]),
+        cure=grant(who, path, version) if lacks_all else extend(who, path, privileges[0]),
     )
 
 
-def grant(who: str, path: str, privileges: Sequence[str]) -> str:
-    """The commands that give rights to a user or token that has none on a path (pveum(1))."""
+def grant(who: str, path: str, version: tuple[int, ...]) -> str:
+    """The commands that give a user or token that has none the rights to enable nesting (pveum(1)).
+
+    The right to run programs in the guest is not among them: whoever wants it, decides that.
+    """
+    privileges = (*_ENABLING, *(_AGENT_8 if version < (9,) else _AGENT_9))
     user, _, token = who.partition("!")
     whom = f"--users {shlex.quote(user)}" + (f" --tokens {shlex.quote(who)}" if token else "")
     return (
         f"on a node, as root: pveum role add Nestvirt --privs {shlex.quote(' '.join(privileges))}; "
-        f"pveum acl modify {path} {whom} --roles Nestvirt"
+        f"pveum acl modify {shlex.quote(path)} {whom} --roles Nestvirt"
     )
 
 
@@ -142,7 +140,8 @@ def extend(who: str, path: str, privilege: str) -> str:
     """
     return (
         f"on a node, as root: pveum role modify ROLE --privs {privilege} --append 1; "
-        f"ROLE is the one that pveum acl list shows for {who} on {path} or above"
+        f"ROLE is the one that pveum acl list shows for {who} on {path} or above (a built-in one cannot be "
+        "modified: make one of your own)"
     )
 
 
@@ -152,7 +151,7 @@ class Api:
     def __init__(self, way: Way) -> None:
         self._way: Way | None = way
         self.address, self.host, self.who = way.address, way.host, way.who
-        self.sent = 0
+        self.version: tuple[int, ...] = (9,)  # of pve-manager; until it has been asked, the present one
 
     def get(self, path: str, values: Mapping[str, object] | None = None) -> Any:
         """Ask for something; see Way.request for what it raises."""
@@ -178,12 +177,11 @@ class Api:
 
     def _request(self, method: str, path: str, values: Mapping[str, object] | None) -> Any:
         way = self._open()
-        self.sent += 1
         try:
             return way.request(method, path, values or {})
         except Refused as error:
             if error.status == 403:
-                raise denied(self.who, f"{method} /{path}", error.text) from error
+                raise denied(self.who, f"{method} /{path}", error.text, self.version) from error
             raise
 
     def _open(self) -> Way:

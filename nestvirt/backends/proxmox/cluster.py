@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nestvirt.backends.proxmox import api as paths
-from nestvirt.backends.proxmox.api import ENABLING, Api, Refused, grant, node_path, vm_path
+from nestvirt.backends.proxmox.api import Api, Refused, grant, node_path, vm_path
 from nestvirt.backends.proxmox.node import (
     READ_NESTED,
     Node,
@@ -43,7 +43,7 @@ class Cluster:
         Raises:
             TargetError: there is none, or more than one.
         """
-        recorded = name.rpartition("@")[0]  # VMID@HOST, as a record has it: a name has no @
+        recorded = name.partition("@")[0] if "@" in name else ""  # VMID@UUID, as records have it
         wanted = recorded or name
         vms = [row for row in self._resources() if row.get("type") == "qemu"]
         matches = [row for row in vms if str(row.get("vmid")) == wanted]
@@ -66,7 +66,7 @@ class Cluster:
     def node_of(self, vmid: str) -> str:
         """The node that holds the VM."""
         if vmid not in self._places:
-            self.find(vmid)
+            self.find(f"{vmid}@")  # by its number alone: another VM may be named like it
         return self._places[vmid]
 
     def forget(self, vmid: str) -> None:
@@ -123,7 +123,7 @@ class Cluster:
             return TargetError(
                 f"{self._api.address} shows no VM {name!r}",
                 evidence=f"its list is empty: no permission for {self._api.who}, or no VM",
-                cure=f"where there is one: {grant(self._api.who, '/vms', ENABLING)}",
+                cure=f"where there is one: {grant(self._api.who, self._path(wanted), self.version)}",
             )
         known = ", ".join(f"{row['vmid']} ({row.get('name')})" for row in vms[:20])
         return TargetError(
@@ -131,6 +131,9 @@ class Cluster:
             evidence=f"{self._api.who} sees: {printable(known)}",
             cure="name one of these; a VM that is missing there needs VM.Audit",
         )
+
+    def _path(self, wanted: str) -> str:
+        return f"/vms/{wanted}" if _is_vmid(wanted) else "/vms/VMID"
 
     def _cpu(self, name: str) -> NodeCpu | None:
         if name not in self._cpus:
@@ -143,7 +146,9 @@ class Cluster:
     def _flags(self, name: str) -> tuple[bool | None, frozenset[str] | None, frozenset[str]]:
         try:
             return flag_report(self._api.get(node_path(name, "capabilities", "qemu", "cpu-flags")))
-        except (Refused, AccessDenied):  # before PVE 9.1 there is no such path
+        except ConnectionFailed:
+            return None, None, frozenset()
+        except AccessDenied:  # which Refused is, too: before PVE 9.1 there is no such path
             return (False if self.version < (9, 1) else None), None, frozenset()
 
     def _nested(self, name: str) -> tuple[str | None, str]:

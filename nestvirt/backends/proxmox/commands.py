@@ -107,7 +107,7 @@ class _Session(CommandBaseSession):  # type: ignore[misc]
         # Another language's messages could not be read, and a missing one's warnings go to stderr.
         done = self._run([*self._prefix, "env", "LC_ALL=C", *command], self.seconds)
         stdout, stderr = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-        if done.code == NOT_FOUND or (done.code != 0 and "No such file or directory" in stderr[:200]):
+        if done.code == NOT_FOUND:
             raise ConnectionFailed(
                 "there is no pvesh: this is not a Proxmox node",
                 evidence=printable(stderr, 200) or "pvesh was not found",

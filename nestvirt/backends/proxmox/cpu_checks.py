@@ -36,10 +36,11 @@ def wanted(facts: Situation, goal: Goal) -> Change | None:
     if goal.nested:
         if goal.cpu is not None:
             after = str(_chosen(now, goal.cpu))
-        elif shows_nesting(now) or is_custom(now.model):
+        elif shows_nesting(now) or (shows_nesting(now) is None and is_custom(now.model)):
             return None
         else:
-            after = str(now.with_model("host").with_nested_flag(None))
+            model = now.model if is_custom(now.model) else "host"
+            after = str(now.with_model(model).with_nested_flag(None))
     elif shows_nesting(now) is False:
         return None
     else:
@@ -64,7 +65,7 @@ def _without_nesting(facts: Situation, goal: Goal) -> str | None:
         return facts.configured("cpu")  # only its definition tells, which is not ours to change
     unflagged = facts.cpu.with_nested_flag(None)
     if shows_nesting(unflagged) is False:
-        return str(unflagged)
+        return str(unflagged) or None
     if facts.node.offers_flag:
         return str(unflagged.with_nested_flag("-"))
     return str(unflagged.with_model(DEFAULT if facts.node.version < (8,) else PLAIN))
@@ -82,12 +83,13 @@ def is_pending(facts: Situation, goal: Goal) -> bool:
 
 def vm_cpu_choice(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Whether a CPU type that the user named can nest on this node."""
-    if goal.cpu is None or goal.cpu in ("host", "max") or is_custom(goal.cpu):
+    plain = re.fullmatch(r"[\w.-]+", goal.cpu or "", re.ASCII) is not None
+    if goal.cpu is None or (plain and (goal.cpu in ("host", "max") or is_custom(goal.cpu))):
         return
     layer, check = Layer.VM, "vm-cpu-choice"
     owner = vendor_of(goal.cpu)
     node_vendor = facts.node.cpu.vendor if facts.node.cpu else None
-    if re.search("[,=+]", goal.cpu):
+    if not plain:
         evidence = f"--cpu {goal.cpu}: it takes a type alone; the sub-options that are there are kept"
         cure = "name the type only: nestvirt adds +nested-virt where it is needed (+vmx and +svm are refused)"
         yield Finding(check, layer, Status.FAIL, evidence, cure)
@@ -145,7 +147,10 @@ def vm_cpu(facts: Situation, goal: Goal) -> Iterator[Finding]:
         name = facts.cpu.model.removeprefix("custom-")
         evidence = f"{setting} is a custom model; only its definition says whether it shows {facts.flag}"
         cure = f"look into /etc/pve/virtual-guest/cpu-models.conf for 'cpu-model: {name}' and its flags"
-        yield Finding(check, layer, Status.WARN, evidence, cure)
+        status = (
+            Status.WARN if goal.nested else Status.UNKNOWN
+        )  # what is there, the guest can prove; not what is not
+        yield Finding(check, layer, status, evidence, cure)
         return
     if shows is None:
         evidence = f"{setting} shows the guest {facts.flag}, but no VM starts in it: it is no vendor's CPU"
@@ -183,7 +188,8 @@ def vm_cpu_pending(facts: Situation, goal: Goal) -> Iterator[Finding]:
             "A reboot inside the guest does not apply it"
         )
         cure = f"power-cycle it: qm shutdown {facts.vmid} && qm start {facts.vmid}"
-        yield Finding("vm-cpu-pending", Layer.VM, Status.FAIL, evidence, cure, ColdBoot())
+        received = Change("cpu", facts.live.get("cpu"), facts.configured("cpu"))
+        yield Finding("vm-cpu-pending", Layer.VM, Status.FAIL, evidence, cure, ColdBoot(received))
 
 
 def vm_windows_host(facts: Situation, goal: Goal) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from nestvirt.backends.proxmox import cpu_checks, node_checks
 from nestvirt.backends.proxmox.api import extend
 from nestvirt.backends.proxmox.node import Node, NodeCpu
 from nestvirt.backends.proxmox.situation import Situation
+from nestvirt.errors import ConnectionFailed
 from nestvirt.model import Finding, Goal, Layer, Power, Status
 
 CHECKS = {
@@ -85,8 +86,8 @@ def _vm_ha(facts: Situation, _goal: Goal) -> Iterator[Finding]:
         cure = "wait until it has passed: ha-manager status"
         if facts.ha == "error":
             cure = (
-                f"mend what the HA log names, then: ha-manager set vm:{facts.vmid} --state disabled "
-                f"(it powers the VM off) && ha-manager set vm:{facts.vmid} --state started"
+                f"mend what the HA log names; then ha-manager set vm:{facts.vmid} --state disabled, which "
+                "powers it off; when ha-manager status says so, the same with --state started"
             )
         yield Finding("vm-ha", Layer.VM, Status.FAIL, evidence, cure)
         return
@@ -94,7 +95,8 @@ def _vm_ha(facts: Situation, _goal: Goal) -> Iterator[Finding]:
         f"the HA manager has the VM in state {facts.ha}, and is asked to stop and start it; it cuts the "
         "power of a guest that does not shut down in time"
     )
-    yield Finding("vm-ha", Layer.VM, Status.PASS, evidence)
+    cure = "give it more --timeout where its guest takes long; HA asks nobody for --force-off"
+    yield Finding("vm-ha", Layer.VM, Status.WARN, evidence, cure)
 
 
 def _vm_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
@@ -220,10 +222,19 @@ def vm_facts(
         status: the answer of ``/status/current``.
         around: what was read before.
         warnings: what the task said that started it last, in this run.
+
+    Raises:
+        ConnectionFailed: the answers are not of their form.
     """
     live: dict[str, str] = {}
     pending: dict[str, str | None] = {}
-    for row in rows if isinstance(rows, list) else []:
+    if not isinstance(rows, list) or not isinstance(status, Mapping) or "status" not in status:
+        raise ConnectionFailed(
+            f"Proxmox's answer about VM {vmid} is not the one that was asked for",
+            evidence=f"its configuration is a {type(rows).__name__}, its state a {type(status).__name__}",
+            cure="see that nothing stands between that changes answers; then run this again",
+        )
+    for row in rows:
         if not isinstance(row, Mapping) or "key" not in row:
             continue
         key = str(row["key"])
@@ -233,7 +244,7 @@ def vm_facts(
             pending[key] = None
         elif row.get("pending") is not None:
             pending[key] = str(row["pending"])
-    state = status if isinstance(status, Mapping) else {}
+    state = status
     ha = state.get("ha")
     managed = isinstance(ha, Mapping) and ha.get("managed") in (1, "1", True)
     return VmFacts(
@@ -255,6 +266,15 @@ def vm_facts(
         privileges=around.privileges,
         start_warnings=warnings,
     )
+
+
+def uuid_of(rows: object) -> str:
+    """The VM's own identity: the uuid in its option smbios1, which a clone does not share; empty for none."""
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, Mapping) and row.get("key") == "smbios1":
+            found = re.search(r"(?:^|,)uuid=([0-9a-fA-F-]{36})(?:,|$)", str(row.get("value", "")))
+            return found[1].lower() if found else ""
+    return ""
 
 
 def agent_enabled(option: str | None) -> bool:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ class HttpsWay:
         self._peer = (self.host, port)
         self._session = ProxmoxHttpSession()
         self._session.max_redirects = 0  # PVE sends none; one would carry the credentials elsewhere
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # only our ticket is one
         pin = settings.get("fingerprint")
         self._pinned = bool(pin)
         if pin:
@@ -65,15 +67,25 @@ class HttpsWay:
 
     def request(self, method: str, path: str, values: Mapping[str, object]) -> object:
         """See Way."""
-        if isinstance(self._auth, _Ticket) and self._auth.old:
-            self._auth.renew(self._session, self.address)
         words = f"{method} /{path}"
-        send = {"GET": "get", "PUT": "put", "POST": "post"}[method]
+        ticket = self._auth if isinstance(self._auth, _Ticket) else None
         with self.translated(words):
+            if ticket and ticket.old:
+                ticket.renew(self._session, self.address)
             try:
-                return getattr(self._resource, send)(path, **values)
+                return self._send(method, path, values)
+            except ResourceException as error:
+                if not (ticket and error.status_code == 401):
+                    raise self._failure(words, error) from error
+            try:
+                ticket.renew(self._session, self.address)  # it has run out; nothing was done for this request
+                return self._send(method, path, values)
             except ResourceException as error:
                 raise self._failure(words, error) from error
+
+    def _send(self, method: str, path: str, values: Mapping[str, object]) -> object:
+        send = {"GET": "get", "PUT": "put", "POST": "post"}[method]
+        return getattr(self._resource, send)(path, **values)
 
     def node_words(self) -> str | None:
         """See Way: the API runs no program on a node."""
@@ -152,10 +164,10 @@ class HttpsWay:
         if token:
             whole, _, secret = token.partition("=")
             owner, _, name = whole.partition("!")
-            if not (secret and name and "@" in owner):
+            if not (secret and name and "@" in owner and re.fullmatch("[!-~]+", token)):
                 raise SettingsError(
                     "the API token is not of the form USER@REALM!ID=UUID",
-                    evidence="a part of it is missing; it is not shown here",
+                    evidence="a part of it is missing, or it holds a space; it is not shown here",
                     cure="as in: root@pam!nestvirt=xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
                 )
             return ProxmoxHTTPApiTokenAuth(owner, name, secret, **how), whole
@@ -168,7 +180,8 @@ class HttpsWay:
         raise SettingsError(
             f"there are no credentials for {self.address}",
             evidence="neither an API token, nor a user name with a password, was found",
-            cure="set PROXMOX_VE_API_TOKEN=USER@REALM!ID=UUID, or name a profile that has api_token",
+            cure="set PROXMOX_VE_API_TOKEN='USER@REALM!ID=UUID'; or keep it: keyring set nestvirt "
+            "proxmox:api_token; or name a profile that has api_token; at a terminal, --username asks",
         )
 
 
@@ -195,13 +208,18 @@ class _Ticket(ProxmoxHTTPAuthBase):  # type: ignore[misc]
                 cure="see that user, realm (USER@REALM) and password are right",
             )
         fields = _Serializer().loads(answer)
+        if not isinstance(fields, dict):
+            raise _not_proxmox(address, "its login gives no ticket")
         if fields.get("NeedTFA"):
             raise AccessDenied(
                 f"{self._user} needs a second factor to log in",
                 evidence="Proxmox asks for one",
                 cure=f"{_MAKE_TOKEN}: tokens need none",
             )
-        self._ticket, self._csrf = fields["ticket"], fields["CSRFPreventionToken"]
+        try:
+            self._ticket, self._csrf = str(fields["ticket"]), str(fields["CSRFPreventionToken"])
+        except KeyError as error:
+            raise _not_proxmox(address, "its login gives no ticket") from error
         self._born = time.monotonic()
 
     def get_cookies(self) -> Any:
@@ -222,6 +240,9 @@ class _Pinned(HTTPAdapter):
 
     def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
         super().init_poolmanager(*sizes, **options, assert_fingerprint=self._digits)
+
+    def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, assert_fingerprint=self._digits)
 
 
 class _Serializer(JsonSerializer):  # type: ignore[misc]
@@ -267,10 +288,15 @@ def _verify(settings: Mapping[str, str]) -> bool | str:
     if settings.get("fingerprint") or settings.get("insecure"):
         return False
     path = settings.get("ca_file")
-    if path and not Path(path).exists():
-        raise SettingsError(
-            "the CA file is not there", evidence=path, cure="copy /etc/pve/pve-root-ca.pem from a node"
-        )
+    if path:
+        cure = "copy /etc/pve/pve-root-ca.pem from a node"
+        try:
+            folder = Path(path).is_dir()
+            ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(
+                "the CA file cannot be used", evidence=f"{path}: {error}", cure=cure
+            ) from error
     return path or True
 
 
@@ -297,7 +323,7 @@ def _host_and_port(address: str, port: str | None) -> tuple[str, int]:
     except ValueError:
         raise _bad_address("its port is not a number") from None  # the number may be part of a password
     if parts.scheme != "https" or not parts.hostname or parts.username or parts.password:
-        raise _bad_address("it is https://HOST:PORT, and holds no user and no password")
+        raise _bad_address("it is not of the form https://HOST:PORT")
     return parts.hostname, found
 
 

@@ -48,7 +48,7 @@ def host_nested(facts: Situation, goal: Goal) -> Iterator[Finding]:
         evidence = f"{node.name} reports nested-virt among the CPU flags that its KVM supports"
         yield Finding(check, layer, Status.PASS, evidence)
     else:
-        file = f"/sys/module/{MODULES[vendor] if vendor else 'kvm_intel'}/parameters/nested"
+        file = f"/sys/module/{MODULES[vendor] if vendor else 'kvm_*'}/parameters/nested"
         cure = (
             f"on {node.name}: cat {file} (it should say Y or 1); or let nestvirt: --node-ssh root@{node.name}"
         )
@@ -80,18 +80,30 @@ def vm_migration(facts: Situation, goal: Goal) -> Iterator[Finding]:
     for name, cpu in sorted(facts.members.items()):
         if cpu is None or own is None:
             unread.append(name)
-        elif _can_receive(own, cpu, model):
+        elif _can_receive(own, cpu, model) and not _reported_without(facts, name):
             alike.append(name)
         else:
             unlike.append(f"{name} ({cpu.model})")
-    words = [f"with cpu {model}, it can move while it runs to: {', '.join(alike) or 'none'}"]
+    if own is None or (not alike and not unlike):
+        evidence = f"not known, to which of {', '.join(unread)} it can move while it runs"
+        cure = "to see it, have Sys.Audit on /nodes; a VM that is off can move to any of them"
+        yield Finding("vm-migration", Layer.VM, Status.WARN, evidence, cure)
+        return
+    words = [f"by their CPUs, with cpu {model} it can move while it runs to: {', '.join(alike) or 'none'}"]
     words += [f"not to: {', '.join(unlike)}"] if unlike else []
     words += [f"not known of: {', '.join(unread)} (reading a node's CPU needs Sys.Audit)"] if unread else []
+    words += ["not while VMs run inside it"]
     if not unlike and not unread:
         yield Finding("vm-migration", Layer.VM, Status.PASS, "; ".join(words))
         return
     cure = "move it while it is off, or use a type that all nodes have (--cpu MODEL)"
     yield Finding("vm-migration", Layer.VM, Status.WARN, "; ".join(words), cure)
+
+
+def _reported_without(facts: Situation, name: str) -> bool:
+    """Whether that node reports its KVM's flags, and nested-virt is not among them."""
+    nesting = facts.node.nesting_nodes
+    return nesting is not None and name in facts.node.reporting_nodes and name not in nesting
 
 
 def _can_receive(own: NodeCpu, other: NodeCpu, model: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nestvirt.backends.proxmox.cpu import Cpu
 from nestvirt.backends.proxmox.node import FLAGS, Node, NodeCpu
-from nestvirt.model import Power
+from nestvirt.model import Change, Power
 
 _ARGS_CPU = re.compile(r"(?:^|\s)-cpu[ =]+['\"]?(?P<cpu>[^\s'\"]+)")
 
@@ -60,6 +60,10 @@ class Situation:
     def configured(self, option: str) -> str | None:
         """An option's value as of the next start: pending before live."""
         return self.pending[option] if option in self.pending else self.live.get(option)
+
+    def has(self, change: Change) -> bool:
+        """See Facts."""
+        return self.running and self.live.get(change.setting) == change.after
 
     def value(self, setting: str) -> str | None:
         """See Facts."""

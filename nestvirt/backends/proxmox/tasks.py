@@ -22,6 +22,8 @@ MARGIN = 30.0
 HA_MARGIN = 90.0
 """Seconds beyond it where the HA manager acts: its rounds are 10 s apart, on each of two daemons."""
 
+NO_ANSWER = "no answer came to the request"
+
 OVERRIDE = "give it more --timeout, look at its console, or allow --force-off"
 
 
@@ -91,7 +93,7 @@ class Machine:
         deadline = time.monotonic() + timeout + (HA_MARGIN if self.ha else MARGIN)
         if not self.shutting_down:
             # Noted before it is waited for: after a Ctrl-C, a second shutdown would wait for this one's lock.
-            self.shutting_down += self._post("shutdown", {"timeout": max(1, round(timeout))})
+            self.shutting_down += self._post("shutdown", {"timeout": max(1, round(timeout))}) or []
         ended = self._ended(self.shutting_down, deadline)
         if ended.status is not None:
             self.shutting_down.clear()
@@ -128,19 +130,22 @@ class Machine:
             if state.get("status") == "running" and pid not in (None, self.pid):
                 self.pid = pid
                 return ended
-            if not ended.ok:  # a VM that runs all the same was started by somebody else
-                break
+            if ended.status == NO_ANSWER and state.get("status") == "stopped":
+                ended = self._ended(self._post("start", {}), deadline)  # it was not heard
+            elif not ended.ok and ended.status != NO_ANSWER:
+                break  # a VM that runs all the same was started by somebody else
         raise PowerError(
             f"{self.name} did not start" if ended.status else f"{self.name} did not start in {timeout:.0f} s",
             evidence=str(ended),
-            cure="the evidence has the task's own words; its whole log is in the GUI, under the VM's tasks",
+            cure="every node starts the type host; for another one, see the task's log in the GUI",
         )
 
-    def _post(self, action: str, values: dict[str, object]) -> list[str]:
+    def _post(self, action: str, values: dict[str, object]) -> list[str] | None:
+        """The task's UPID, if there was something to do; None where no answer came."""
         try:
             upid = self.api.post(self._where(action), values)
         except NoAnswer:
-            return []  # it may have been heard; what becomes of the VM will show
+            return None  # it may have been heard; what becomes of the VM will show
         except Refused as error:
             if "not running" in error.text:
                 return []
@@ -151,10 +156,10 @@ class Machine:
             ) from error
         return [str(upid)] if upid else []
 
-    def _ended(self, upids: list[str], deadline: float) -> Ended:
-        """Wait for a task's end; without one there was nothing to do."""
+    def _ended(self, upids: list[str] | None, deadline: float) -> Ended:
+        """Wait for a task's end; without one there was nothing to do, or its answer got lost."""
         if not upids:
-            return Ended("OK")
+            return Ended("OK" if upids is not None else NO_ANSWER)
         [upid] = upids
         where = node_path(upid.split(":")[1], "tasks", upid)
         for _ in moments(deadline):
@@ -181,8 +186,8 @@ class Machine:
         except NoAnswer:
             return {}
         except Refused as error:
-            if is_elsewhere(error) and self._has_moved():
-                return {}
+            if error.status >= 500 and not (is_elsewhere(error) and not self._has_moved()):
+                return {}  # a passing trouble of the node's, or it has moved
             raise
         return state if isinstance(state, dict) else {}
 

@@ -160,7 +160,7 @@ ROWS = {
     "Arm VM": blocked(running("host", arch="aarch64"), "vm-arch"),
     "HA is stuck": blocked(HA_STUCK, "vm-ha", "host", "fail"),
     "HA migrates": blocked(replace(running("kvm64"), ha="migrate"), "vm-ha", "host", "fail"),
-    "HA is well": Row(replace(running("kvm64"), ha="started"), GOOD | ILL | {"vm-ha": "pass"}, "host"),
+    "HA is well": Row(replace(running("kvm64"), ha="started"), GOOD | ILL | {"vm-ha": "warn"}, "host"),
     "no right to change": blocked(NO_RIGHT, "vm-permission", "host", "fail"),
     "no right, and nothing to change": Row(replace(RUNNING, privileges=frozenset({"VM.Audit"})), GOOD),
     "no right to power": blocked(NO_POWER, "vm-power-permission", "host", "fail"),
@@ -245,7 +245,9 @@ ROWS = {
     "put back that it was not set": Row(
         RUNNING, WITHDRAWN | ILL, None, goal=replace(OFF, former=Change("cpu", None, "host"))
     ),
-    "custom model, nothing known of before": Row(running("custom-x"), WITHDRAWN | WARNED, goal=OFF),
+    "custom model, nothing known of before": Row(
+        running("custom-x"), WITHDRAWN | {"vm-cpu": "unknown"}, goal=OFF
+    ),
     "custom model, put back": Row(
         running("custom-x"),
         WITHDRAWN | WARNED,
