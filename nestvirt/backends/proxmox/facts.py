@@ -226,24 +226,13 @@ def vm_facts(
     Raises:
         ConnectionFailed: the answers are not of their form.
     """
-    live: dict[str, str] = {}
-    pending: dict[str, str | None] = {}
     if not isinstance(rows, list) or not isinstance(status, Mapping) or "status" not in status:
         raise ConnectionFailed(
             f"Proxmox's answer about VM {vmid} is not the one that was asked for",
             evidence=f"its configuration is a {type(rows).__name__}, its state a {type(status).__name__}",
             cure="see that nothing stands between that changes answers; then run this again",
         )
-    for row in rows:
-        if not isinstance(row, Mapping) or "key" not in row:
-            continue
-        key = str(row["key"])
-        if row.get("value") is not None:
-            live[key] = str(row["value"])
-        if row.get("delete"):
-            pending[key] = None
-        elif row.get("pending") is not None:
-            pending[key] = str(row["pending"])
+    live, pending = _options(rows)
     state = status
     ha = state.get("ha")
     managed = isinstance(ha, Mapping) and ha.get("managed") in (1, "1", True)
@@ -266,6 +255,23 @@ def vm_facts(
         privileges=around.privileges,
         start_warnings=warnings,
     )
+
+
+def _options(rows: list[object]) -> tuple[dict[str, str], dict[str, str | None]]:
+    """The configuration live and pending, of the rows of ``/pending``."""
+    live: dict[str, str] = {}
+    pending: dict[str, str | None] = {}
+    for row in rows:
+        if not isinstance(row, Mapping) or "key" not in row:
+            continue
+        key = str(row["key"])
+        if row.get("value") is not None:
+            live[key] = str(row["value"])
+        if row.get("delete"):
+            pending[key] = None
+        elif row.get("pending") is not None:
+            pending[key] = str(row["pending"])
+    return live, pending
 
 
 def uuid_of(rows: object) -> str:
