@@ -57,10 +57,9 @@ class ProxmoxBench:
         """Facts of one VM; and enable, less those and less what only waits."""
         traffic = self._rig.pve.traffic
         backend = backends.connect(Target("proxmox", self._name), self._rig.endpoint)
-        vm = backend.find(self._name)
         traffic.clear()
-        backend.read(vm)
-        facts = traffic.counts.total()
+        backend.read(backend.find(self._name))
+        facts = traffic.counts.total() - traffic.count("GET", "/cluster/resources")  # less the search for it
         backend.close()
         traffic.clear()
         self._enable()
