@@ -14,12 +14,13 @@ from fakepve.model import PveError
 
 from nestvirt import backends, engine
 from nestvirt.engine import Manner, Step
-from nestvirt.errors import ConnectionFailed, PowerError, TargetError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Plan, Power, Status, Target
 from tests.contract.basis import MANNER, OFF, ON, agree
 from tests.contract.proxmox_runs import enable, found, session
 from tests.peers.proxmox_rig import LocalRig, PasswordRig, ProxmoxRig
+from tests.peers.pve_cpu import PVE_7, PVE_8
 from tests.peers.pve_node import Node
 from tests.peers.pve_server import Served, serve
 
@@ -229,6 +230,61 @@ def test_what_there_is_to_mind_is_shown_before_consent(rig: ProxmoxRig, journal:
 
     engine.reach(session(rig, journal, name), ON, Manner(consent))
     assert shown == ["vm-pending-others", "vm-windows-host", "vm-agent"]
+
+
+def test_passing_trouble_while_waiting_is_waited_out(rig: ProxmoxRig, journal: Journal) -> None:
+    name = rig.make()
+
+    def trouble(step: Step, _detail: str) -> None:
+        if step in (Step.STOP, Step.START):
+            rig.pve.fail("GET", "/status", 500, "a passing trouble", times=1)
+            rig.pve.fail("GET", "/status/current", 500, "a passing trouble", times=1)
+
+    result = engine.reach(session(rig, journal, name, tell=trouble), ON, MANNER)
+    assert result.conclusion is Status.PASS
+    assert rig.pve.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "cure"),
+    [
+        (500, "cluster not ready - no quorum?", "mend what Proxmox says"),
+        (500, "VM is locked (backup)", "qm unlock"),
+        (400, "Parameter verification failed.", "name a type"),
+    ],
+)
+def test_refusal_of_a_write_is_told_with_a_cure_that_fits(
+    rig: ProxmoxRig, journal: Journal, status: int, text: str, cure: str
+) -> None:
+    name = rig.make()
+    before = rig.see(name)
+    rig.pve.fail("PUT", "/config", status, text)
+    with pytest.raises(ChangeRejected) as caught:
+        enable(rig, journal, name)
+    assert text in caught.value.evidence
+    assert cure in caught.value.cure
+    assert "was off in between" in caught.value.cure
+    assert rig.see(name).stored == before.stored
+    assert rig.see(name).running
+
+
+@pytest.mark.parametrize("release", [PVE_7, PVE_8], ids=lambda r: r.release)
+def test_exec_takes_its_command_in_the_form_of_the_version(rig: ProxmoxRig, journal: Journal) -> None:
+    name = rig.make(cpu="host")
+    sent: list[Any] = []
+    note = rig.pve.traffic.note
+
+    def noting(method: str, path: str, values: Any, *, old: bool) -> None:
+        if path.endswith("/agent/exec"):
+            sent.append(values["command"])
+        note(method, path, values, old=old)
+
+    rig.pve.traffic.note = noting  # type: ignore[method-assign]
+    assert engine.check(session(rig, journal, name), ON).conclusion is Status.PASS
+    if rig.pve.version.startswith("7"):
+        assert sent == ["/usr/bin/env python3 -I -"]
+    else:
+        assert sent == [["/bin/sh", "-c", 'exec "$@"', "sh", "python3", "-I", "-"]]
 
 
 @pytest.mark.parametrize("word", ["checksum mismatch", "checksum missmatch"])

@@ -370,3 +370,10 @@ def test_no_color_is_plain_on_a_terminal(
     args = ["--root", str(tmp_path)] if command == "check" else ["--proxmox", "100", "--connect", URL]
     _, shown = at_a_terminal(command, *args)
     assert ("\x1b" not in shown) is plain
+
+
+@pytest.mark.parametrize("args", [["check", "--proxmox", ""], ["enable", "--proxmox", "100", "--cpu", " "]])
+def test_an_empty_name_is_a_usage_error(args: list[str]) -> None:
+    done = nestvirt(*args)
+    assert done.returncode == 2
+    assert "was given an empty name" in done.stderr

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keyring
 import pytest
 
 from nestvirt import settings
 from nestvirt.errors import SettingsError
-from tests.unit.test_settings_proxmox import SECRET, URL, VARIABLES, environment
-
-
-@pytest.fixture(autouse=True)
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty configuration file that is its user's alone; no variable of this machine counts."""
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    path = tmp_path / "config.toml"
-    path.touch(mode=0o600)
-    monkeypatch.setenv("NESTVIRT_CONFIG", str(path))
-    return path
+from tests.unit.test_settings_proxmox import SECRET, URL, environment
+from tests.unit.test_settings_proxmox import config as config  # for every test here, too
 
 
 @pytest.mark.parametrize("where", ["profile", "environment"])
@@ -50,3 +41,13 @@ def test_a_ca_file_said_above_an_insecure_counts(monkeypatch: pytest.MonkeyPatch
     environment(monkeypatch, PROXMOX_VE_ENDPOINT=URL, PROXMOX_VE_INSECURE="true")
     assert "insecure" not in settings.resolve("proxmox", None, {"ca_file": "ca.pem"}).values
     assert "insecure" in settings.resolve("proxmox", None, {}).values
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError, AttributeError, OSError])
+def test_a_broken_keyring_is_none(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(_service: str, _user: str) -> str:
+        raise error("broken")
+
+    monkeypatch.setattr(keyring, "get_password", fail)
+    environment(monkeypatch, PROXMOX_VE_ENDPOINT=URL)
+    assert "api_token" not in settings.resolve("proxmox", None, {}).values

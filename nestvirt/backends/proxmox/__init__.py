@@ -23,7 +23,6 @@ from nestvirt.errors import (
     AccessDenied,
     ChangeRejected,
     ConnectionFailed,
-    Error,
     MissingExtra,
     SettingsError,
     TargetError,
@@ -271,10 +270,13 @@ def _somebody_else(vm: Vm, change: Change, present: str | None) -> ChangeRejecte
     )
 
 
-def _rejected(vm: Vm, vmid: str, error: Error) -> ChangeRejected:
-    cure = "name a type that the GUI lists: VM > Hardware > Processors; nothing was written"
-    if "is locked" in error.evidence:
+def _rejected(vm: Vm, vmid: str, error: Refused) -> ChangeRejected:
+    if "is locked" in error.text:
         cure = f"wait until the task that locks it has ended; if that has died, on the node: qm unlock {vmid}"
+    elif error.status == 400:  # a parameter, of which there is one
+        cure = "name a type that the GUI lists: VM > Hardware > Processors; nothing was written"
+    else:
+        cure = "mend what Proxmox says in the evidence, then run this again; nothing was written"
     return ChangeRejected(
         f"Proxmox refused the CPU of {vm.name}", evidence=printable(error.evidence, 600), cure=cure
     )

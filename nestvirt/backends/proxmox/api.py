@@ -43,9 +43,6 @@ class Way(Protocol):
     address: str
     """What is reached, for people and for the journal: ``https://pve1:8006``."""
 
-    host: str
-    """The machine that answers, without a port."""
-
     who: str
     """The user or token in whose name it is asked: ``root@pam``, ``ops@pve!nestvirt``."""
 
@@ -146,11 +143,11 @@ def extend(who: str, path: str, privilege: str) -> str:
 
 
 class Api:
-    """One connection. Counts its requests, and refuses them once it is closed."""
+    """One connection, which refuses requests once it is closed."""
 
     def __init__(self, way: Way) -> None:
         self._way: Way | None = way
-        self.address, self.host, self.who = way.address, way.host, way.who
+        self.address, self.who = way.address, way.who
         self.version: tuple[int, ...] = (9,)  # of pve-manager; until it has been asked, the present one
 
     def get(self, path: str, values: Mapping[str, object] | None = None) -> Any:

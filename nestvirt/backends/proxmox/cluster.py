@@ -155,16 +155,14 @@ class Cluster:
         """The module's parameter, where a program can be run on that very node; else why it was not read."""
         try:
             words = self._api.node_words()
-            if words is not None and _host(words) == name:
-                return _parameter(words), ""
-            over = self._settings.get("node_ssh")
-            if not over:
-                return None, ""
-            config = self._settings.get("ssh_config")
-            channel = SshChannel(over, ["-F", config] if config else [])
-            words = channel.run(["sh", "-c", READ_NESTED], timeout=SSH_SECONDS).stdout.decode(
-                errors="replace"
-            )
+            if words is None or _host(words) != name:
+                over = self._settings.get("node_ssh")
+                if not over:
+                    return None, ""
+                config = self._settings.get("ssh_config")
+                channel = SshChannel(over, ["-F", config] if config else [])
+                done = channel.run(["sh", "-c", READ_NESTED], timeout=SSH_SECONDS)
+                words = done.stdout.decode(errors="replace")
         except (GuestUnreachable, ConnectionFailed, AccessDenied) as error:
             return None, f"{error.message}: {error.evidence}"
         if _host(words) != name:

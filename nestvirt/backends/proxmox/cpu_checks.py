@@ -147,9 +147,8 @@ def vm_cpu(facts: Situation, goal: Goal) -> Iterator[Finding]:
         name = facts.cpu.model.removeprefix("custom-")
         evidence = f"{setting} is a custom model; only its definition says whether it shows {facts.flag}"
         cure = f"look into /etc/pve/virtual-guest/cpu-models.conf for 'cpu-model: {name}' and its flags"
-        status = (
-            Status.WARN if goal.nested else Status.UNKNOWN
-        )  # what is there, the guest can prove; not what is not
+        # What is there, the guest can prove; what is not there, nobody.
+        status = Status.WARN if goal.nested else Status.UNKNOWN
         yield Finding(check, layer, status, evidence, cure)
         return
     if shows is None:

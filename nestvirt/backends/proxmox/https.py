@@ -48,10 +48,8 @@ class HttpsWay:
     """
 
     def __init__(self, address: str, settings: Mapping[str, str]) -> None:
-        self.host, port = _host_and_port(address, settings.get("port"))
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        self.address = f"https://{shown}:{port}"
-        self._peer = (self.host, port)
+        host, port = self._peer = _host_and_port(address, settings.get("port"))
+        self.address = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         self._session = ProxmoxHttpSession()
         self._session.max_redirects = 0  # PVE sends none; one would carry the credentials elsewhere
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # only our ticket is one

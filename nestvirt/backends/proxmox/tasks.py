@@ -137,7 +137,7 @@ class Machine:
         raise PowerError(
             f"{self.name} did not start" if ended.status else f"{self.name} did not start in {timeout:.0f} s",
             evidence=str(ended),
-            cure="every node starts the type host; for another one, see the task's log in the GUI",
+            cure="see the task's whole log in the GUI; where it is the CPU, every node starts the type host",
         )
 
     def _post(self, action: str, values: dict[str, object]) -> list[str] | None:
@@ -167,6 +167,10 @@ class Machine:
                 status = self.api.get(f"{where}/status")
             except NoAnswer:
                 continue
+            except Refused as error:
+                if error.status < 500:
+                    raise
+                continue  # a passing trouble of the node's
             if status.get("status") == "stopped":
                 exit_status = str(status.get("exitstatus", "unknown"))
                 return Ended(exit_status, () if exit_status == "OK" else self._log(where))

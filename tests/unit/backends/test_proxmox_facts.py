@@ -225,6 +225,13 @@ ROWS = {
         replace(running("EPYC,flags=+nested-virt"), members={"pve2": OLDER_AMD}),
         GOOD | {"vm-migration": "pass"},
     ),
+    "cluster of like nodes, one without nesting": Row(
+        on(
+            replace(NODE, reporting_nodes=frozenset({"pve1", "pve2"})),
+            replace(RUNNING, members={"pve2": AMD}),
+        ),
+        GOOD | {"vm-migration": "warn"},
+    ),
     "cluster of like nodes": Row(replace(RUNNING, members={"pve2": AMD}), GOOD | {"vm-migration": "pass"}),
     "cluster not read": Row(replace(RUNNING, members={"pve2": None}), GOOD | {"vm-migration": "warn"}),
     "protection is no obstacle": Row(running("kvm64", protection="1"), GOOD | ILL, "host"),

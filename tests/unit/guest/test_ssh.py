@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nestvirt.errors import GuestUnreachable
+from nestvirt.errors import GuestUnreachable, SettingsError
 from nestvirt.guest.channel import NOT_FOUND, OUTPUT_LIMIT, Completed
-from nestvirt.guest.ssh import SshChannel
+from nestvirt.guest.ssh import SshChannel, destination_of
 
 SSH = """\
 #!{python} -I
@@ -182,3 +182,26 @@ def test_a_wrong_host_key_is_not_tried_again(ssh: FakeSsh) -> None:
         SshChannel("web-01").ping(timeout=600)
     assert "Host key" in caught.value.evidence
     assert len(ssh.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "destination", "options"),
+    [
+        ("ssh://root@pve1", "root@pve1", []),
+        ("ssh://PVE-Alias", "PVE-Alias", []),
+        ("ssh://root@pve1:2222", "root@pve1", ["-p", "2222"]),
+        ("ssh://root@[2001:db8::1]:22", "root@2001:db8::1", ["-p", "22"]),
+        ("ssh://root@[2001:db8::1]", "root@2001:db8::1", []),
+    ],
+)
+def test_address_is_read_as_it_is_written(address: str, destination: str, options: list[str]) -> None:
+    assert destination_of(address) == (destination, options)
+
+
+@pytest.mark.parametrize(
+    "address", ["ssh://", "ssh://root:hunter2@pve1", "ssh://pve1/etc", "ssh://root@pve1:hunter2"]
+)
+def test_address_that_cannot_be_used_is_refused_without_its_secret(address: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        destination_of(address)
+    assert "hunter2" not in f"{caught.value.message}{caught.value.evidence}{caught.value.cure}"
