@@ -177,6 +177,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             backend.power_off(vm)  # our start came late, and with the change
             power = Power.STOPPED
         if work.cycle and power is Power.STOPPED:
+            work.stopped = True
             backend.start(vm, timeout=session.timeout)
         elif going_down:
             return False

@@ -14,7 +14,7 @@ from fakepve.model import PveError
 
 from nestvirt import backends, engine
 from nestvirt.engine import Manner, Step
-from nestvirt.errors import ChangeRejected, ConnectionFailed, PowerError, TargetError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Interrupted, PowerError, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Plan, Power, Status, Target
 from tests.contract.basis import MANNER, OFF, ON, agree
@@ -339,3 +339,20 @@ def test_file_that_the_guest_lacks_is_none_by_pvesh_too(
     now.backend.read(now.vm)
     channel = now.backend.channel(now.vm)
     assert channel.file("/dev/kvm") is None  # type: ignore[union-attr]
+
+
+def test_ctrl_c_while_it_shuts_down_says_that_the_vm_was_off(
+    rig: ProxmoxRig, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = rig.make()
+    now = session(rig, journal, name)
+    stop = now.backend.stop
+
+    def press(vm: Any, *, timeout: float) -> None:
+        stop(vm, timeout=timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(now.backend, "stop", press)
+    with pytest.raises(Interrupted, match=f"{name} was off in between"):
+        engine.reach(now, ON, MANNER)
+    assert rig.see(name).running
