@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -66,14 +66,15 @@ class Run:
     def is_of(self, vm: str | None, backend: str | None = None) -> bool:
         """Whether it is a run of that VM, by its name, its id, or what the run was told; None: of any.
 
-        An id may be qualified: 100 is ``100@UUID`` too.
+        An id may be qualified by where it holds: 100 is ``100@pve1.example.com`` too.
         """
         names = (self.vm.name, self.vm.id, self.vm.id.partition("@")[0], self.target.name)
-        return (vm is None or vm in names) and backend in (None, self.target.backend)
+        backends = (None, self.target.backend, self.vm.hypervisor)
+        return (vm is None or vm in names) and backend in backends
 
     def concerns(self, backend: str, vm: Vm) -> bool:
-        """Whether it is a run on that very VM, whatever that is called now."""
-        return (self.target.backend, self.vm.id) == (backend, vm.id)
+        """Whether it is a run on that very VM, whichever way that was named."""
+        return _identity(self.target.backend, self.vm) == _identity(backend, vm)
 
     @property
     def undoable(self) -> bool:
@@ -193,7 +194,7 @@ class Journal:
             command=command,
             time=now.isoformat(timespec="seconds"),
             target=str(target),
-            vm={"id": vm.id, "name": vm.name},
+            vm={name: value for name, value in asdict(vm).items() if value is not None},
             power=power,
             endpoint=dict(endpoint),
         )
@@ -284,7 +285,12 @@ class Journal:
 
 
 def _lock_name(backend: str, vm: Vm) -> str:
-    return hashlib.sha256(f"{backend}:{vm.id}".encode()).hexdigest()[:24] + ".lock"
+    return hashlib.sha256(_identity(backend, vm).encode()).hexdigest()[:24] + ".lock"
+
+
+def _identity(backend: str, vm: Vm) -> str:
+    """What is the same for a VM whichever backend it was named to."""
+    return f"{vm.hypervisor or backend}:{vm.id}"
 
 
 def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
@@ -318,7 +324,7 @@ def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
         str(begin["command"]),
         str(begin["time"]),
         Target.parse(str(begin["target"])),
-        Vm(str(vm["id"]), str(vm["name"])),
+        Vm(str(vm["id"]), str(vm["name"]), _text(vm.get("hypervisor"))),
         power,
         {str(k): str(v) for k, v in endpoint.items()},
         tuple(steps),

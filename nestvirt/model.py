@@ -88,10 +88,12 @@ class Vm:
     Attributes:
         id: the identity that does not change when the VM is renamed (libvirt: the UUID).
         name: what its users call it.
+        hypervisor: the backend of which that is the identity, where the target's only hands over to it.
     """
 
     id: str
     name: str
+    hypervisor: str | None = None
 
 
 @dataclass(frozen=True)

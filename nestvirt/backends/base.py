@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a backend's things are, and how to speak of them.
+
+    Attributes:
+        thing: VM or host.
+        has_guest: whether there is an inside to look into.
+        subject: what is stopped and started, with {} for its name.
+        cycle: what makes a setting effective, as an order.
+        pending: what is left to do where that was not done, with {} for the name.
+    """
+
+    thing: str = "VM"
+    has_guest: bool = True
+    subject: str = "{}"
+    cycle: str = "power-cycle the VM"
+    pending: str = "power-cycle {}: shut it down and start it (a reboot inside the guest is not enough)"
+
+
+VM = Kind()
 
 
 class Facts(Protocol):
@@ -15,6 +38,10 @@ class Facts(Protocol):
     @property
     def power(self) -> Power:
         """The VM's power state when the facts were read."""
+
+    @property
+    def busy(self) -> str:
+        """What stands against a power cycle that nothing can be done about now; empty where nothing does."""
 
     def has(self, change: Change) -> bool:
         """Whether what runs has already what the change writes, so that no power cycle is needed for it."""
@@ -28,6 +55,9 @@ class Facts(Protocol):
 
 class Backend(Protocol):
     """Reads and writes one hypervisor. It decides nothing: the engine is the only place with an order."""
+
+    kind: Kind
+    """What its things are: VM, or another one."""
 
     endpoint: Mapping[str, str]
     """What connects to the same hypervisor again (an address, never a secret); kept in the journal."""

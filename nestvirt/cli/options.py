@@ -39,11 +39,16 @@ output_options = [
 
 
 class Naming(NamedTuple):
-    """How a VM of a backend is named on the command line."""
+    """How a thing of a backend is named on the command line.
+
+    Attributes:
+        alone: what the option means without a value; None where it needs one.
+    """
 
     metavar: str
     help: str
     example: str
+    alone: str | None = None
 
 
 VMS: dict[str, Naming] = {
@@ -76,10 +81,16 @@ endpoint_options = [
     ),
 ]
 
-vm_options = [click.option(f"--{name}", metavar=of.metavar, help=of.help) for name, of in VMS.items()]
+
+def _naming(backend: str, of: Naming, text: str) -> Callable[[F], F]:
+    optional: dict[str, Any] = {} if of.alone is None else {"is_flag": False, "flag_value": of.alone}
+    return click.option(f"--{backend}", metavar=of.metavar, help=text, **optional)
+
+
+vm_options = [_naming(backend, of, of.help) for backend, of in VMS.items()]
 run_options = [
-    click.option(f"--{name}", metavar=of.metavar, help="Only the runs of this VM.")
-    for name, of in VMS.items()
+    _naming(backend, of, f"Only the runs of this {'host' if backend == 'host' else 'VM'}.")
+    for backend, of in VMS.items()
 ]
 target_options = [
     *vm_options,

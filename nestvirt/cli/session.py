@@ -180,7 +180,8 @@ def consenting(
             return
         if not sys.stdin.isatty():
             raise click.UsageError("There is no terminal to ask at: consent with --yes, or try --dry-run.")
-        question = "Change it?" if no_restart else "Change it, and power-cycle the VM, if it runs?"
+        cycle = session.backend.kind.cycle
+        question = "Change it?" if no_restart else f"Change it, and {cycle}, if it runs?"
         try:
             click.confirm(question, abort=True, err=True)
         except click.Abort:

@@ -23,6 +23,7 @@ from nestvirt.engine.inside import (
 from nestvirt.engine.session import Manner, Session, Step, judged, read
 from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
+from nestvirt.guest.verify import NO_GUEST
 from nestvirt.journal import Run
 from nestvirt.model import POWER_RIGHT, Change, Finding, Goal, Layer, Plan, Power, Report, Status
 from nestvirt.plan import make_plan
@@ -52,7 +53,8 @@ def check(session: Session, goal: Goal) -> Report:
         *deduced(believed(judged(session, facts, goal), probed), probed),
         *probed.findings,
     )
-    return Report(str(session.target), findings, proof=probed.proof, goal=goal)
+    proof = None if probed is NO_GUEST else probed.proof
+    return Report(str(session.target), findings, proof=proof, goal=goal)
 
 
 def reach(session: Session, goal: Goal, manner: Manner) -> Report:
@@ -81,10 +83,11 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         owed = _owes_power(unfinished, facts)
         needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
-        cycle = owed or (manner.restart and facts.power is Power.RUNNING and needed)
+        running = facts.power is Power.RUNNING and not facts.busy
+        cycle = owed or (manner.restart and running and needed)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
-            return replace(planned, remains=_would(plan, facts, cycle, owed))
+            return replace(planned, remains=_would(session, plan, facts, cycle, owed))
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
@@ -120,9 +123,10 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         owed = _owes_power(run if run.outcome is None else None, facts)
         # A change that the running VM has never received needs no power cycle to be taken back.
         received = not make_plan(facts.judge(_goal_of(run))).cold_boot
-        cycle = owed or (manner.restart and received and bool(changes) and facts.power is Power.RUNNING)
+        running = facts.power is Power.RUNNING and not facts.busy
+        cycle = owed or (manner.restart and received and bool(changes) and running)
         if manner.dry_run:
-            remains = _would(Plan(changes, owed, ()), facts, cycle, owed)
+            remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
             return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
         if changes or owed:
             warnings = make_plan(facts.judge(Goal(nested=False))).warnings
@@ -226,18 +230,19 @@ def _pending(session: Session, facts: Facts) -> tuple[str, ...]:
     if facts.power is not Power.RUNNING:
         return ()
     return (
-        f"power-cycle {session.vm.name}: shut it down and start it (a reboot inside the guest is not enough)",
+        session.backend.kind.pending.format(session.vm.name),
         f"then see it proven: nestvirt check {session.spelling}",
     )
 
 
-def _would(plan: Plan, facts: Facts, cycle: bool, owed: bool) -> tuple[str, ...]:
+def _would(session: Session, plan: Plan, facts: Facts, cycle: bool, owed: bool) -> tuple[str, ...]:
     """What a dry run says it would do."""
+    kind, subject = session.backend.kind, session.subject
     steps = [f"write {change.setting}" for change in plan.changes] or ["change no setting"]
     if owed:
-        steps.append("start the VM, which an interrupted run has left off")
+        steps.append(f"start {subject}, which an interrupted run has left off")
     elif facts.power is Power.RUNNING:
-        steps.append("power-cycle the VM" if cycle else "leave the running VM as it is")
+        steps.append(kind.cycle if cycle else f"leave {subject} as it is")
     return (f"dry run, nothing was touched; it would {' and '.join(steps)}",)
 
 
@@ -254,6 +259,6 @@ def _interrupted(session: Session, facts: Facts) -> tuple[Finding, ...]:
         return (Finding(check, layer, Status.WARN, evidence, "check again when it has ended"),)
     if run is None:
         return ()
-    left = ", and it has left the VM off" if _owes_power(run, facts) else ""
+    left = f", and it has left {session.subject} off" if _owes_power(run, facts) else ""
     evidence = f"run {run.id} ({run.command}) did not end{left}"
     return (Finding(check, layer, Status.WARN, evidence, f"nestvirt undo {run.id}"),)

@@ -17,6 +17,8 @@ CHECK_PATIENCE = 15.0
 def look_inside(session: Session, power: Power, patience: float) -> verify.Probed:
     """Run the probe in the guest; where nobody can get in, say why and prove nothing."""
     name = session.vm.name
+    if not session.backend.kind.has_guest:
+        return verify.NO_GUEST
     if power is not Power.RUNNING:
         do = "resume" if power is Power.SUSPENDED else "start"
         why = f"{name} is {power}, so no code can run in it"
@@ -95,9 +97,10 @@ def verified(
     facts = read(session)  # only now: the guest's agent connects while it boots
     told = judged(session, facts, goal)
     findings = tuple(deduced(told, probed) if goal.nested else told)
-    certain = not any(f.check == "vm-cpu" and f.ill for f in told)
-    inside = probed.findings if goal.nested else _withdrawn(facts, probed, certain=certain)
-    proof = probed.proof if goal.nested else None
+    inside = probed.findings
+    if not goal.nested and probed is not verify.NO_GUEST:
+        inside = _withdrawn(facts, probed, certain=not any(f.check == "vm-cpu" and f.ill for f in told))
+    proof = probed.proof if goal.nested and probed is not verify.NO_GUEST else None
     return Report(str(session.target), findings + inside, changes, proof, run, remains, goal)
 
 

@@ -49,6 +49,11 @@ class Session:
     load_modules: bool = False
     tell: Callable[[Step, str], None] = field(default=lambda _step, _detail: None)
 
+    @property
+    def subject(self) -> str:
+        """What is stopped and started, for people."""
+        return self.backend.kind.subject.format(self.vm.name)
+
 
 @dataclass(frozen=True)
 class Manner:

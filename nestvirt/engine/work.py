@@ -33,13 +33,13 @@ class Work:
     stopped: bool = False
     started: bool = False
 
-    def outcome(self, vm: str) -> str:
+    def outcome(self, subject: str) -> str:
         """What putting back has come to, for people."""
         if self.goal is None:
             said = "the undo was taken back, and what it was to undo is still in place"
         else:
             said = "everything was put back as it was" if self.begun else "no setting was changed"
-        return f"{said}; {vm} was off in between" if self.stopped else said
+        return f"{said}; {subject} was off in between" if self.stopped else said
 
 
 def carry_out(session: Session, work: Work, facts: Facts) -> None:
@@ -58,12 +58,12 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
             _read_back(facts, work.goal)
         if work.stopped and work.changes and facts.power is Power.RUNNING:
             raise PowerError(
-                f"{session.vm.name} was started by somebody else meanwhile, without the change",
+                f"{session.subject} was started by somebody else meanwhile, without the change",
                 evidence="it was off a moment ago, and runs",
                 cure="run this again when nobody else works on it",
             )
         if work.cycle:
-            session.tell(Step.START, session.vm.name)
+            session.tell(Step.START, session.subject)
             work.started = True
             session.backend.start(session.vm, timeout=session.timeout)
         if work.goal is not None:
@@ -86,10 +86,10 @@ class _PuttingBack:
         if failure is None:
             return
         settled = _put_back(self._session, self._work, failure)
-        outcome = self._work.outcome(self._session.vm.name)
+        outcome = self._work.outcome(self._session.subject)
         if not settled:
             outcome += (
-                f", but {self._session.vm.name} may still shut down, as it was asked to; "
+                f", but {self._session.subject} may still shut down, as it was asked to; "
                 f"nestvirt undo {self._work.record.id} starts it again"
             )
         if isinstance(failure, KeyboardInterrupt):
@@ -99,14 +99,14 @@ class _PuttingBack:
 
 
 def _stop(session: Session, work: Work) -> None:
-    session.tell(Step.STOP, session.vm.name)
+    session.tell(Step.STOP, session.subject)
     work.asked_to_stop = True
     try:
         session.backend.stop(session.vm, timeout=session.timeout)
     except PowerError:
         if not work.force_off:
             raise
-        session.tell(Step.POWER_OFF, session.vm.name)
+        session.tell(Step.POWER_OFF, session.subject)
         session.backend.power_off(session.vm)
     work.stopped = True
 

@@ -60,6 +60,10 @@ class Probed:
     findings: tuple[Finding, ...]
 
 
+NO_GUEST = Probed(Proof("unknown", None, "none"), ())
+"""Where there is no guest to look into: a host, which is read itself."""
+
+
 def probe_source() -> str:
     """The standalone probe, as it is shipped to guests."""
     return (_HERE / "probe.py").read_text(encoding="utf-8")
@@ -137,6 +141,15 @@ def _read_files(reader: FileReader, name: str, refusal: RunRefused) -> Probed:
 def not_reached(why: str, cure: str) -> Probed:
     """What is said of a guest that nobody could ask: nothing is proven."""
     return _unproven("none", why, cure)
+
+
+def read_probe(done: Completed, *, channel: str) -> Probed:
+    """Read the answer of a probe that was run by other hands.
+
+    Raises:
+        GuestUnreachable: it is none.
+    """
+    return judge_answer(_parse(done), channel=channel)
 
 
 def _parse(done: Completed) -> object:

@@ -79,7 +79,7 @@ class Interruptions(Basis):
         checked = engine.check(self.session(rig, journal, name), ON)
         [warning] = [f for f in checked.findings if f.check == "vm-run-interrupted"]
         assert runs[0].id in warning.cure
-        assert ("left the VM off" in warning.evidence) is not rig.see(name).running
+        assert (f"left {name} off" in warning.evidence) is not rig.see(name).running
         engine.undo(self.session(rig, journal, name), journal.find(None), MANNER)
         assert rig.see(name).stored == before.stored
         assert rig.see(name).running

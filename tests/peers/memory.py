@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from nestvirt.backends.base import VM
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
@@ -28,6 +29,8 @@ class MemoryFacts:
     power: Power
     nested: str | None
     live: str | None
+
+    busy = ""
 
     def has(self, change: Change) -> bool:
         return self.live == change.after
@@ -74,6 +77,8 @@ class MemoryGuest:
 
 class MemoryBackend:
     """See Backend. The endpoint is the file's path; ``password`` may be wrong, and the file may be away."""
+
+    kind = VM
 
     def __init__(self, endpoint: Mapping[str, str]) -> None:
         self.endpoint = endpoint

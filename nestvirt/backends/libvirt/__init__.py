@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from nestvirt.backends.base import VM
 from nestvirt.backends.libvirt import cpu_xml, host
 from nestvirt.backends.libvirt.agent import AgentChannel
 from nestvirt.backends.libvirt.connection import Connection
@@ -39,6 +40,8 @@ _SEE_LOG = "look at the VM's log, /var/log/libvirt/qemu/NAME.log on its host"
 
 class LibvirtBackend:
     """One libvirt connection; see Backend."""
+
+    kind = VM
 
     def __init__(self, connection: Connection, endpoint: Mapping[str, str]) -> None:
         self._libvirt = connection.libvirt

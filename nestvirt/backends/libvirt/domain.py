@@ -122,6 +122,8 @@ class Domain:
     model_features: frozenset[str] | None = None
     pm_suspended: bool = False
 
+    busy = ""  # see Facts: a VM can always be power-cycled
+
     def has(self, change: Change) -> bool:
         """See Facts: libvirt expands what it runs, so that the texts cannot be compared."""
         return False

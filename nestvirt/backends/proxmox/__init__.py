@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
+from nestvirt.backends.base import VM
 from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
@@ -41,6 +42,8 @@ SECRETS = ("password", "api_token", "token_secret")
 
 class ProxmoxBackend:
     """One connection to a cluster; see Backend."""
+
+    kind = VM
 
     def __init__(self, api: Api, settings: Mapping[str, str], version: tuple[int, ...]) -> None:
         self._api = api

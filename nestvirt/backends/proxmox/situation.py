@@ -48,6 +48,8 @@ class Situation:
     privileges: frozenset[str] | None
     start_warnings: tuple[str, ...]
 
+    busy = ""  # see Facts: a VM can always be power-cycled
+
     @property
     def power(self) -> Power:
         """See Facts."""
