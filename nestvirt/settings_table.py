@@ -35,6 +35,14 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "libvirt": (
         Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system", option="connect"),
     ),
+    "vagrant": (
+        Setting(
+            "uri",
+            ("NESTVIRT_VAGRANT_URI", "NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"),
+            "qemu:///system",
+            option="connect",
+        ),
+    ),
     "proxmox": (
         Setting(
             "endpoint",

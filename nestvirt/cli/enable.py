@@ -34,6 +34,7 @@ def enable(cpu: str | None, **options: Any) -> int:
       nestvirt enable --libvirt web-01 --yes --timeout 300 --force-off
       nestvirt enable --libvirt web-01 --no-restart
       nestvirt enable --proxmox 100
+      nestvirt enable --vagrant .
     """
     if cpu is not None and not cpu.strip():
         raise click.UsageError("--cpu was given an empty name; is a variable not set?")

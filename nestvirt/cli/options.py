@@ -54,6 +54,7 @@ class Naming(NamedTuple):
 VMS: dict[str, Naming] = {
     "libvirt": Naming("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
     "proxmox": Naming("ID", "A Proxmox VM: its id or name.", "100"),
+    "vagrant": Naming("DIR", "A VM that Vagrant has made: the folder of its Vagrantfile.", "."),
 }
 """Backend to its option. One line adds a hypervisor."""
 
@@ -87,11 +88,14 @@ def _naming(backend: str, of: Naming, text: str) -> Callable[[F], F]:
     return click.option(f"--{backend}", metavar=of.metavar, help=text, **optional)
 
 
-vm_options = [_naming(backend, of, of.help) for backend, of in VMS.items()]
+machine_option = click.option(
+    "--machine", metavar="NAME", help="Vagrant: which machine, where the Vagrantfile has more than one."
+)
+vm_options = [*(_naming(backend, of, of.help) for backend, of in VMS.items()), machine_option]
 run_options = [
     _naming(backend, of, f"Only the runs of this {'host' if backend == 'host' else 'VM'}.")
     for backend, of in VMS.items()
-]
+] + [machine_option]
 target_options = [
     *vm_options,
     endpoint_options[0],
@@ -126,7 +130,23 @@ def named(options: Mapping[str, Any]) -> tuple[str, str] | None:
         raise click.UsageError(f"{', '.join(empty)} was given an empty name; is a variable not set?")
     if len(vms) > 1:
         raise click.UsageError(f"One VM at a time: name it with {VM_FORMS}.")
+    if options["machine"] is not None and options["vagrant"] is None:
+        raise click.UsageError("--machine goes with --vagrant DIR.")
+    if options["vagrant"] is not None:
+        from nestvirt.backends.vagrant.project import target_name  # when it is used, as a backend is
+
+        return "vagrant", target_name(options["vagrant"], options["machine"])
     return vms[0] if vms else None
+
+
+def words_for(backend: str, name: str) -> list[str]:
+    """The options that name a VM, from its target's backend and name: the opposite of ``named``."""
+    if backend == "vagrant":
+        from nestvirt.backends.vagrant.project import folder_and_machine
+
+        folder, machine = folder_and_machine(name)
+        return ["--vagrant", str(folder), *(["--machine", machine] if machine else [])]
+    return [f"--{backend}", name]
 
 
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:

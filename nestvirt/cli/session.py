@@ -14,7 +14,7 @@ import click
 
 from nestvirt import backends, engine, report, settings
 from nestvirt.backends.base import Backend
-from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named
+from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
 from nestvirt.errors import TargetError
@@ -90,7 +90,7 @@ class Chosen:
 
     def spelling(self, target: Target, recorded: Mapping[str, str] | None = None) -> str:
         """The options that name the same VM again: as they were given, else as they were recorded."""
-        words = [f"--{target.backend}", target.name]
+        words = words_for(target.backend, target.name)
         for setting in settings.SETTINGS[target.backend]:
             value = self.endpoint.get(setting.option or "") or (recorded or {}).get(setting.name)
             if setting.option and value:

@@ -76,10 +76,11 @@ class Interruptions(Basis):
         self.kill_at(rig, name, step, tmp_path)
         runs = journal.runs()
         assert [r.state for r in runs] == ["interrupted"]
-        checked = engine.check(self.session(rig, journal, name), ON)
+        session = self.session(rig, journal, name)
+        checked = engine.check(session, ON)
         [warning] = [f for f in checked.findings if f.check == "vm-run-interrupted"]
         assert runs[0].id in warning.cure
-        assert (f"left {name} off" in warning.evidence) is not rig.see(name).running
+        assert (f"left {session.vm.name} off" in warning.evidence) is not rig.see(name).running
         engine.undo(self.session(rig, journal, name), journal.find(None), MANNER)
         assert rig.see(name).stored == before.stored
         assert rig.see(name).running
