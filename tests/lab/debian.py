@@ -42,9 +42,30 @@ def dependency(package: str, prefix: str) -> str:
     raise LabError(f"{package} depends on no {prefix}*: {shown.stderr.strip()}")
 
 
+def with_dependencies(packages: Sequence[str], into: Path) -> list[Path]:
+    """Download packages with all that they depend on, as for a machine that has none installed."""
+    (into / "partial").mkdir()
+    status = into / "partial/status"
+    status.touch()
+    settings = {
+        "Dir::State::status": status,
+        "Dir::Cache::archives": into,
+        "Dir::Cache::pkgcache": "",  # this machine's is of what this machine has installed
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",  # nothing is installed, so that others need not wait
+    }
+    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+    return _fetch(["apt-get", "-qq", "--yes", *options, "--download-only", "install", *packages], into)
+
+
 def _download(packages: Sequence[str], into: Path) -> list[Path]:
     # As root apt would download as the user _apt, who may not write here.
-    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages]
+    return _fetch(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], into)
+
+
+def _fetch(command: Sequence[str], into: Path) -> list[Path]:
     if subprocess.run(command, cwd=into, capture_output=True, timeout=DOWNLOAD_SECONDS).returncode != 0:
         _update()
         _run(command, cwd=into)
