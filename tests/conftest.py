@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import LabError, need
+from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
 
 
@@ -20,3 +21,15 @@ def libvirt_lab() -> Iterator[LibvirtLab]:
         raise
     with lab:
         yield lab
+
+
+@pytest.fixture(scope="session")
+def kvm_host() -> Iterator[KvmHost]:
+    """A real KVM host, reached over SSH. Tests share it: bring it into a known state with reload()."""
+    try:
+        host = KvmHost()
+    except (LabError, OSError) as error:
+        need(error, "the lab's KVM host cannot be brought up")
+        raise
+    with host:
+        yield host

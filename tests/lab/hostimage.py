@@ -1,7 +1,7 @@
 """The disk of the lab's KVM host: Debian packages unpacked into an ext4 image, with its kernel's modules.
 
-Nothing is installed here, nor configured in there: what a package's maintainer scripts would have made, and the
-host needs, is in FILES.
+Nothing is installed here, nor configured in there: what packages' scripts would have made of it, and the host
+needs, is in FILES and LINKS.
 """
 
 from __future__ import annotations
@@ -22,18 +22,27 @@ from tests.lab.debian import with_dependencies
 ROOTS = (
     *("initramfs-tools", "kmod", "libvirt-clients", "libvirt-daemon", "libvirt-daemon-driver-qemu"),
     *("openssh-server", "python3", "qemu-system-x86"),
-    *("base-files", "bash", "coreutils", "dash", "diffutils", "findutils", "grep", "gzip", "hostname"),
-    *("iproute2", "libc-bin", "mawk", "mount", "procps", "sed", "tar", "util-linux", "zstd"),
+    *("base-files", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils", "grep", "gzip"),
+    *("hostname", "iproute2", "libc-bin", "mawk", "mount", "procps", "sed", "tar", "util-linux", "zstd"),
 )
-UNWANTED = ("./usr/share/doc", "./usr/share/info", "./usr/share/locale", "./usr/share/man")
+# Texts; and what an initramfs does not need for this machine's one disk, but takes as long again to build.
+UNWANTED = (
+    *(f"./usr/share/{name}" for name in ("doc", "info", "locale", "man")),
+    *(f"./usr/share/initramfs-tools/hooks/{name}" for name in ("dmsetup", "fsck", "thermal", "udev")),
+    *(f"./usr/share/initramfs-tools/scripts/{name}/udev" for name in ("init-bottom", "init-top")),
+)
 MERGED = ("bin", "lib", "lib64", "sbin")  # links into /usr, as on every Debian since 2023
 FREE_MIB = 400
 
 FILES = {
-    "etc/group": "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n",
+    "etc/group": "root:x:0:\nkvm:x:104:\nlibvirt-qemu:x:64055:\nnogroup:x:65534:\n",
     "etc/hostname": "kvm-host\n",
     "etc/hosts": "127.0.0.1 localhost kvm-host\n",
-    "etc/initramfs-tools/conf.d/lab": "MODULES=list\n",
+    "etc/initramfs-tools/conf.d/lab": "MODULES=list\nCOMPRESSLEVEL=1\n",
+    # As udev's would: the kernel has filled /dev, and the disk's is empty.
+    "etc/initramfs-tools/scripts/init-bottom/dev": (
+        '#!/bin/sh\n[ "$1" = prereqs ] || mount -n -o move /dev "$rootmnt/dev"\n'
+    ),
     "etc/libvirt/qemu.conf": (
         'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nremember_owner = 0\ndynamic_ownership = 0\n'
         'stdio_handler = "file"\nnamespaces = []\ncgroup_controllers = []\n'
@@ -42,6 +51,7 @@ FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
     "etc/passwd": (
         "root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        "libvirt-qemu:x:64055:104::/var/lib/libvirt:/usr/sbin/nologin\n"  # libvirtd asks for it
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
     "etc/shadow": "root:*:19000:0:99999:7:::\n",
@@ -50,8 +60,14 @@ FILES = {
         "UseDNS no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxSessions 50\n"
     ),
 }
-LINKS = {"etc/mtab": "/proc/self/mounts", "usr/bin/awk": "mawk"}
-FOLDERS = ("var/lib/lab", "var/log/libvirt")
+LINKS = {
+    "etc/mtab": "/proc/self/mounts",
+    "usr/bin/awk": "mawk",
+    "usr/bin/which": "which.debianutils",
+    "var/lock": "/run/lock",
+    "var/run": "/run",
+}
+FOLDERS = ("var/lib/lab", "var/log/libvirt/qemu")
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,12 @@ def _build(folder: Path, kernel: Path) -> None:
     for name, text in FILES.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
+        (tree / name).chmod(0o755 if text.startswith("#!") else 0o644)
     for name in FOLDERS:
         (tree / name).mkdir(parents=True)
     for link, to in LINKS.items():
+        if (tree / link).is_dir():  # a package's, empty
+            (tree / link).rmdir()
         (tree / link).symlink_to(to)
     guest = artifacts()
     shutil.copyfile(guest.kernel, tree / "var/lib/lab/vmlinuz")
