@@ -43,6 +43,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             option="connect",
         ),
     ),
+    "host": (Setting("ssh_config", ("NESTVIRT_HOST_SSH_CONFIG",), kind=Path),),
     "proxmox": (
         Setting(
             "endpoint",

@@ -11,6 +11,7 @@ from nestvirt.model import Target
 BACKENDS: dict[str, str] = {
     "libvirt": "nestvirt.backends.libvirt:LibvirtBackend",
     "proxmox": "nestvirt.backends.proxmox:ProxmoxBackend",
+    "host": "nestvirt.backends.host:HostBackend",
     "vagrant": "nestvirt.backends.vagrant:VagrantBackend",
 }
 """Name to ``module:class``. One line adds a hypervisor."""

@@ -55,6 +55,9 @@ VMS: dict[str, Naming] = {
     "libvirt": Naming("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
     "proxmox": Naming("ID", "A Proxmox VM: its id or name.", "100"),
     "vagrant": Naming("DIR", "A VM that Vagrant has made: the folder of its Vagrantfile.", "."),
+    "host": Naming(
+        "[WHERE]", "A host itself: local (without a value), or ssh://USER@HOST.", "local", "local"
+    ),
 }
 """Backend to its option. One line adds a hypervisor."""
 

@@ -29,8 +29,8 @@ from tests.lab.hostimage import host_image
 from tests.lab.hostlibvirt import HostLibvirt
 from tests.lab.hostvms import HostVms, VmSeen
 
-BOOT_SECONDS = 180
-COMMAND_SECONDS = 180
+BOOT_SECONDS = 300
+COMMAND_SECONDS = 300  # more than what waits on the host itself
 MEMORY_MIB = 1536
 CONFIGS = "/etc/modprobe.d /run/modprobe.d /usr/local/lib/modprobe.d"
 SIGNATURE_MARK = b"~Module signature appended~\n"
@@ -97,7 +97,11 @@ class KvmHost:
     # --- what is done on it
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> Done:
-        """Run a command as root, over a connection that is open already."""
+        """Run a command as root, over a connection that is open already.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end.
+        """
         done = subprocess.run(
             ["ssh", "-F", str(self.ssh_config), "-S", str(self._mux), self.name, shlex.join(command)],
             input=stdin,
@@ -229,7 +233,8 @@ class KvmHost:
 
     @property
     def libvirt_uri(self) -> str:
-        """What reaches the host's libvirtd from here, over the same SSH."""
+        """What reaches the host's libvirtd from here, over the same SSH; started where it does not run."""
+        self.libvirt.ensure()
         return self.libvirt.uri
 
     # --- how it is brought up

@@ -1,0 +1,223 @@
+"""The host itself: whether its kvm module lets VMs nest, and the drop-in of modprobe.d that makes it so.
+
+A host's "power cycle" is that its kvm module is unloaded and loaded again: the parameter is read then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from nestvirt.backends.base import Kind
+from nestvirt.backends.host.facts import CHECKS, HostFacts, rebuild
+from nestvirt.backends.host.situation import parse
+from nestvirt.errors import (
+    AccessDenied,
+    ChangeRejected,
+    ConnectionFailed,
+    GuestUnreachable,
+    PowerError,
+    TargetError,
+)
+from nestvirt.guest import verify
+from nestvirt.guest.channel import Channel, Completed
+from nestvirt.guest.local import LocalChannel
+from nestvirt.guest.sharedssh import SharedSsh
+from nestvirt.guest.ssh import SshChannel, destination_of
+from nestvirt.model import Change, Status, Target, Vm
+from nestvirt.printable import printable
+
+__all__ = ["CHECKS", "HostBackend"]
+
+SECONDS = 60.0
+REBUILD_SECONDS = 900.0
+"""For an initramfs, which is packed on a host that may have other work."""
+
+_WRITE = 'set -e; umask 022; cat > "$1.new"; sync; mv -f "$1.new" "$1"; sync'
+_REMOVE = 'set -e; rm -f "$1"; sync'
+
+
+class HostBackend:
+    """One host; see Backend."""
+
+    kind = Kind(
+        thing="host",
+        has_guest=False,
+        subject="the kvm module of {}",
+        cycle="load the kvm module anew",
+        pending="load the kvm module of {} anew when no VM uses it, or reboot the host",
+    )
+
+    def __init__(self, channel: Channel, endpoint: Mapping[str, str], end: Callable[[], None]) -> None:
+        self._channel = channel
+        self._end = end
+        self._open = True
+        self._sudo: tuple[str, ...] = ()
+        self.endpoint = endpoint
+
+    @classmethod
+    def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+        """This machine for the name ``local``, else the one of ``ssh://[USER@]HOST[:PORT]``; see Backend."""
+        if target.name == "local":
+            backend = cls(LocalChannel(), endpoint, lambda: None)
+        elif target.name.startswith("ssh://"):
+            destination, options = destination_of(target.name)
+            options += ["-F", endpoint["ssh_config"]] if endpoint.get("ssh_config") else []
+            shared = SharedSsh(destination, options)
+            backend = cls(SshChannel(destination, options, shared.sharing), endpoint, shared.close)
+        else:
+            raise TargetError(
+                f"{printable(target.name, 100)!r} is not a host",
+                evidence="a host is written local, or ssh://USER@HOST",
+                cure="for example: --host local, or --host ssh://root@pve1",
+            )
+        with contextlib.ExitStack() as undone:
+            undone.callback(backend.close)
+            uid = backend._run(["id", "-u"]).stdout.strip()
+            if uid != b"0" and backend._run(["sudo", "-n", "true"]).code == 0:
+                backend._sudo = ("sudo", "-n")
+            undone.pop_all()
+        return backend
+
+    def find(self, name: str) -> Vm:
+        """The host itself, by its machine-id; see Backend."""
+        identity, facts = self._read()
+        if name not in ("local", identity) and not name.startswith("ssh://"):
+            raise TargetError(
+                f"this is not the host {name}", evidence=f"it is {identity}", cure="name the host again"
+            )
+        return Vm(identity, facts.hostname)
+
+    def read(self, vm: Vm) -> HostFacts:
+        """Module, parameters, modprobe.d, command line, initramfs, users; see Backend."""
+        identity, facts = self._read()
+        if identity != vm.id:
+            raise ConnectionFailed(
+                f"another host answers in the place of {vm.name}",
+                evidence=f"its machine-id is {identity}, and was {vm.id}",
+                cure="see where the name leads to",
+            )
+        if not facts.on:
+            return facts
+        offers, evidence = self._ask_kvm()
+        return replace(facts, offers=offers, offers_evidence=evidence)
+
+    def _read(self) -> tuple[str, HostFacts]:
+        script = Path(__file__).with_name("reading.sh").read_bytes()
+        done = self._run([*self._sudo, "sh", "-s"], stdin=script)
+        identity, situation = parse(done.stdout.decode(errors="replace"))
+        return identity, HostFacts(**vars(situation))
+
+    def _ask_kvm(self) -> tuple[bool | None, str]:
+        """Whether KVM_GET_SUPPORTED_CPUID has vmx or svm, as the probe asks it there."""
+        source = verify.probe_source().encode()
+        try:
+            done = self._run([*self._sudo, "python3", "-I", "-"], stdin=source)
+            probed = verify.read_probe(done, channel="host")
+        except GuestUnreachable as error:
+            return None, f"{error.message}: {error.evidence}"
+        asked = next((f for f in probed.findings if f.check == "guest-nesting"), None)
+        if asked is None or asked.status is Status.UNKNOWN:
+            return None, asked.evidence if asked else "the probe did not ask KVM"
+        if asked.status is Status.PASS:
+            return True, "KVM_GET_SUPPORTED_CPUID has vmx or svm, and guest code ran"
+        if probed.proof.verdict == "off":
+            return False, f"no VM runs on the host: {probed.proof.cause}"
+        return False, asked.evidence
+
+    def apply(self, vm: Vm, change: Change) -> None:
+        """Write or remove the drop-in, and rebuild the initramfs where the module is in it; see Backend."""
+        facts = self.read(vm)
+        present = facts.value(change.setting)
+        if present != change.before:
+            raise ChangeRejected(
+                f"{change.setting} was changed by somebody else a moment ago",
+                evidence=f"it was {change.before!r}, and is {present!r}",
+                cure="run this again to plan anew",
+            )
+        self._put(change.setting, change.after)
+        if facts.image is None or facts.module not in facts.image.modules:
+            return
+        command = rebuild(facts)
+        done = self._run([*self._sudo, *command], timeout=REBUILD_SECONDS) if command else None
+        if done is None or done.code != 0:
+            self._put(change.setting, change.before)
+            why = done.stderr.decode(errors="replace") if done else "there is no tool that builds it"
+            raise ChangeRejected(
+                "the initramfs, which brings the kvm module along, could not be built anew",
+                evidence=printable(why, 400),
+                cure=f"make this work first: {' '.join(command) or 'the tool of your distribution'}",
+            )
+
+    def _put(self, path: str, text: str | None) -> None:
+        script, stdin = (_REMOVE, b"") if text is None else (_WRITE, text.encode())
+        done = self._run([*self._sudo, "sh", "-c", script, "sh", path], stdin=stdin)
+        if done.code != 0:
+            evidence = printable(done.stderr.decode(errors="replace"), 300)
+            raise ChangeRejected(
+                f"{path} could not be written", evidence=evidence, cure="log in as root, or allow sudo"
+            )
+
+    def stop(self, vm: Vm, *, timeout: float) -> None:
+        """Unload the module; see Backend."""
+        deadline = time.monotonic() + min(timeout, SECONDS)
+        while True:
+            module = self._module(vm)
+            done = self._run([*self._sudo, "modprobe", "-r", module])
+            if done.code == 0:
+                return
+            if time.monotonic() > deadline or b"in use" not in done.stderr:
+                raise PowerError(
+                    f"{module} could not be unloaded",
+                    evidence=printable(done.stderr.decode(errors="replace"), 300),
+                    cure="shut the VMs down that use it (host-users names them), then run this again",
+                )
+            time.sleep(0.5)
+
+    def power_off(self, vm: Vm) -> None:
+        """As stop: nothing can force a module out; see Backend."""
+        self.stop(vm, timeout=5.0)
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        """Load the module; see Backend."""
+        module = self._module(vm)
+        done = self._run([*self._sudo, "modprobe", module], timeout=timeout)
+        if done.code != 0 or self._read()[1].on is None:
+            raise PowerError(
+                f"{module} could not be loaded",
+                evidence=printable(done.stderr.decode(errors="replace"), 300) or "modprobe said nothing",
+                cure="dmesg | grep -i kvm says what it found",
+            )
+
+    def channel(self, vm: Vm) -> Channel | None:
+        """None: a host is not looked into, it is read."""
+        return None
+
+    def close(self) -> None:
+        """End the connection."""
+        self._open = False
+        self._end()
+
+    def _module(self, vm: Vm) -> str:
+        module = self._read()[1].module
+        if module is None:
+            raise PowerError(f"{vm.name} has no kvm module", evidence="its CPU is no x86 one", cure="none")
+        return module
+
+    def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
+        if not self._open:
+            raise ConnectionFailed(
+                "the connection to the host is closed", evidence="closed", cure="run it again"
+            )
+        try:
+            return self._channel.run(argv, stdin=stdin, timeout=timeout)
+        except GuestUnreachable as error:
+            if "Permission denied" in error.evidence:
+                raise AccessDenied(
+                    "the host refused the login", evidence=error.evidence, cure=error.cure
+                ) from error
+            raise ConnectionFailed(error.message, evidence=error.evidence, cure=error.cure) from error

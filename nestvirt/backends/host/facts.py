@@ -1,0 +1,270 @@
+"""What a host's facts mean for nesting, and what would mend it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nestvirt.backends.host.modprobe import FOLDERS, file_after
+from nestvirt.backends.host.situation import FLAGS, OTHERS, HostSituation
+from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status
+
+CHECKS = {
+    "host-cpu": "Has the host's CPU vmx or svm?",
+    "host-module": "Is the host's kvm module there, and loaded?",
+    "host-other-hypervisor": "Does another hypervisor hold the CPU?",
+    "host-nested": "Does the host's kvm module let its VMs nest?",
+    "host-nested-next-boot": "Will it let them nest after the next boot?",
+    "host-initramfs": "Does the initramfs bring along a configuration of its own?",
+    "host-writable": "Can the host's configuration be written?",
+    "host-users": "Which VMs keep the kvm module from being loaded anew?",
+    "host-paging": "Is second-level paging (EPT, NPT) in effect on the host?",
+    "host-kvm-offers": "Does KVM itself offer vmx or svm to VMs? On a host, this is the proof.",
+}
+"""Check id to the question it asks."""
+
+NAME = "zz-nestvirt.conf"
+MARK = "# Written by nestvirt; nestvirt undo takes it back."
+_HOST = Layer.HOST
+
+
+def content(module: str, *, nested: bool) -> str:
+    """The text of the drop-in."""
+    return f"{MARK}\noptions {module} nested={int(nested)}\n"
+
+
+def wanted(facts: HostSituation, goal: Goal) -> Change | None:
+    """The drop-in that makes the next load of the module fit the goal; None where it does, or cannot be."""
+    module = facts.module
+    if module is None or facts.built_in or not facts.module_file:
+        return None
+    deciding = facts.deciding
+    coming = facts.next if facts.next is not None else facts.on  # what nobody has set is the default
+    if coming is goal.nested or (deciding is not None and not deciding.line):
+        return None
+    former = goal.former
+    if former is not None and former.after == facts.configs.get(former.setting):
+        return Change(former.setting, former.after, former.before)
+    path = file_after(facts.configs, list(facts.words), NAME, MARK)
+    return Change(path, facts.configs.get(path), content(module, nested=goal.nested))
+
+
+def _host_cpu(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    if not goal.nested:
+        return
+    flag = FLAGS.get(facts.vendor or "")
+    if flag is None or facts.machine != "x86_64":
+        evidence = f"{facts.model or 'its CPU'} on {facts.machine}: only Intel's vmx and AMD's svm are known"
+        yield Finding("host-cpu", _HOST, Status.FAIL, evidence, "use an x86_64 host of Intel or AMD")
+    elif flag in facts.flags:
+        yield Finding("host-cpu", _HOST, Status.PASS, f"{flag} in /proc/cpuinfo: {facts.model}")
+    else:
+        evidence = f"no {flag} in /proc/cpuinfo: {facts.model}"
+        cure = "switch VT-x or AMD-V (SVM) on in the firmware; where it is itself a VM, enable nesting for it"
+        yield Finding("host-cpu", _HOST, Status.FAIL, evidence, cure)
+
+
+def _host_module(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
+    module = facts.module
+    if module is None:
+        return
+    if facts.built_in:
+        yield Finding("host-module", _HOST, Status.PASS, f"{module} is built into kernel {facts.kernel}")
+    elif module in facts.loaded:
+        where = facts.module_file or "its file cannot be told"
+        yield Finding("host-module", _HOST, Status.PASS, f"{module} is loaded: {where}")
+    elif facts.module_file:
+        evidence = f"{module} is not loaded; it is at {facts.module_file}"
+        cure = f"modprobe {module}; where that fails: dmesg | grep -i kvm"
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
+    else:
+        evidence = f"kernel {facts.kernel} has no {module}: modinfo finds none"
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, "boot a kernel that has KVM's modules")
+
+
+def _host_other_hypervisor(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
+    others = [module for module in OTHERS if module in facts.loaded]
+    if others:
+        names = ", ".join(f"{module} ({OTHERS[module]})" for module in others)
+        evidence = f"/proc/modules has {names}: while its VMs run, KVM's cannot, and the reverse"
+        cure = f"stop its VMs, then: modprobe -r {' '.join(others)}"
+        yield Finding("host-other-hypervisor", _HOST, Status.WARN, evidence, cure)
+
+
+def _host_nested(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    module = facts.module
+    if module is None or facts.on is None:
+        return
+    evidence = f"/sys/module/{module}/parameters/nested is {facts.nested}; {_why(facts)}"
+    if facts.on is goal.nested:
+        yield Finding("host-nested", _HOST, Status.PASS, evidence)
+        return
+    change = wanted(facts, goal)
+    by_hand = change is None and facts.next is not goal.nested
+    if by_hand:
+        yield Finding("host-nested", _HOST, Status.FAIL, evidence, _command_line(facts, goal))
+        return
+    fix = change or ColdBoot()
+    yield Finding("host-nested", _HOST, Status.FAIL, evidence, "nestvirt can change it", fix)
+
+
+def _why(facts: HostSituation) -> str:
+    deciding = facts.deciding
+    if deciding is None:
+        return "no file and no word of the kernel's command line sets it"
+    if deciding.on is facts.on:
+        return f"{deciding} sets it"
+    return f"{deciding} says nested={deciding.value}, and the module was loaded before that, or otherwise"
+
+
+def _host_nested_next_boot(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    module, deciding = facts.module, facts.deciding
+    if module is None or not (facts.module_file or facts.built_in):
+        return
+    coming = facts.next if facts.next is not None else facts.on
+    if deciding is not None:
+        evidence = f"{deciding} says {module} nested={deciding.value}"
+        overruled = [str(w) for w in facts.words[:-1] if w.on is not deciding.on]
+        evidence += f"; it overrules {', '.join(overruled)}" if overruled else ""
+    else:
+        evidence = f"nothing sets {module} nested, so that the kernel's default counts"
+    check = "host-nested-next-boot"
+    if coming is goal.nested:
+        yield Finding(check, _HOST, Status.PASS, evidence)
+        return
+    if coming is None:
+        yield Finding(check, _HOST, Status.UNKNOWN, evidence, f"modprobe {module}, and look again")
+        return
+    change = wanted(facts, goal)
+    cure = "nestvirt can change it" if change else _command_line(facts, goal)
+    yield Finding(check, _HOST, Status.FAIL, evidence, cure, change)
+
+
+def _command_line(facts: HostSituation, goal: Goal) -> str:
+    """What to do about a kernel command line, which nestvirt does not edit."""
+    word = f"{facts.module}.nested={int(goal.nested)}"
+    deciding = facts.deciding
+    what = f"replace what sets it by {word}" if deciding and not deciding.line else f"add {word}"
+    if "proxmox-boot-tool" in facts.tools and "grub-mkconfig" not in facts.tools:
+        where = "in /etc/kernel/cmdline, then: proxmox-boot-tool refresh"
+    elif "grub-mkconfig" in facts.tools:
+        where = "in GRUB_CMDLINE_LINUX of /etc/default/grub, then: update-grub (or grub2-mkconfig)"
+    else:
+        where = "in the boot entry's options line (systemd-boot: /boot/loader/entries/*.conf)"
+    return f"{what} {where}; and reboot"
+
+
+def _host_initramfs(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
+    image, module, deciding = facts.image, facts.module, facts.deciding
+    if image is None or module not in image.modules:
+        return
+    if deciding is not None and deciding.line and deciding.path.rpartition("/")[2] not in image.configs:
+        evidence = f"{image.path} has {module}, and not {deciding.path}, which decides: it is older"
+        cure = " ".join(rebuild(facts)) or "rebuild the initramfs with the distribution's tool"
+        yield Finding("host-initramfs", _HOST, Status.WARN, evidence, cure)
+        return
+    evidence = f"{image.path} has {module} and its own copy of modprobe.d"
+    yield Finding("host-initramfs", _HOST, Status.PASS, evidence)
+
+
+def rebuild(facts: HostSituation) -> list[str]:
+    """The command that makes the running kernel's initramfs anew; empty where no tool for it is there.
+
+    Debian, Ubuntu, Proxmox: update-initramfs(8). RHEL, Fedora, SUSE: dracut(8). Arch: mkinitcpio(8).
+    """
+    for tool, command in (
+        ("update-initramfs", ["update-initramfs", "-u", "-k", facts.kernel]),
+        ("dracut", ["dracut", "--force", "--kver", facts.kernel]),
+        ("mkinitcpio", ["mkinitcpio", "-P"]),
+    ):
+        if tool in facts.tools:
+            return command
+    return []
+
+
+def _host_writable(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    if not facts.writable and wanted(facts, goal) is not None:
+        evidence = f"{FOLDERS[0]} cannot be written by this user: it is read-only, or only root's"
+        cure = "log in as root, or as a user with sudo; where /etc is read-only: mount -o remount,rw /"
+        yield Finding("host-writable", _HOST, Status.FAIL, evidence, cure)
+
+
+def _host_users(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    module = facts.module
+    if module is None or facts.on is None or facts.on is goal.nested or not busy(facts):
+        return
+    evidence = f"{module} is in use by {busy(facts)}: it cannot be loaded anew until they are off"
+    cure = "shut them down, then run this again; or reboot the host when it suits"
+    yield Finding("host-users", _HOST, Status.WARN, evidence, cure)
+
+
+def busy(facts: HostSituation) -> str:
+    """Who keeps the module from being unloaded; empty where nobody does."""
+    if facts.users:
+        return ", ".join(str(user) for user in facts.users)
+    count = facts.loaded.get(facts.module or "", 0)
+    if facts.built_in:
+        return "the kernel itself, which it is built into"
+    return f"{count} that this user may not see" if count else ""
+
+
+def _host_paging(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    if goal.nested and facts.paging in ("N", "0"):
+        name = "ept" if facts.vendor == "intel" else "npt"
+        evidence = f"/sys/module/{facts.module}/parameters/{name} is {facts.paging}: nested VMs are very slow"
+        yield Finding("host-paging", _HOST, Status.WARN, evidence, f"remove what sets {name}=0")
+
+
+def _host_kvm_offers(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+    check = "host-kvm-offers"
+    if not goal.nested or not facts.on:
+        return
+    if facts.offers is None:
+        cure = "install python3 on the host, and let this user open /dev/kvm"
+        yield Finding(check, _HOST, Status.UNKNOWN, facts.offers_evidence or "KVM was not asked", cure)
+    elif facts.offers:
+        yield Finding(check, _HOST, Status.PASS, facts.offers_evidence)
+    else:
+        cure = "dmesg | grep -i kvm says what the module found when it was loaded"
+        yield Finding(check, _HOST, Status.FAIL, facts.offers_evidence, cure)
+
+
+_QUESTIONS = (
+    _host_cpu,
+    _host_module,
+    _host_other_hypervisor,
+    _host_nested,
+    _host_nested_next_boot,
+    _host_initramfs,
+    _host_writable,
+    _host_users,
+    _host_paging,
+    _host_kvm_offers,
+)
+
+
+@dataclass(frozen=True)
+class HostFacts(HostSituation):
+    """One host, which judges itself; see Facts. Its power is that of its kvm module: loaded, or not."""
+
+    @property
+    def power(self) -> Power:
+        """See Facts."""
+        return Power.STOPPED if self.on is None else Power.RUNNING
+
+    @property
+    def busy(self) -> str:
+        """See Facts."""
+        return busy(self)
+
+    def has(self, change: Change) -> bool:
+        """See Facts: what is loaded does not tell which file it was loaded by."""
+        return False
+
+    def value(self, setting: str) -> str | None:
+        """See Facts: the text of a file."""
+        return self.configs.get(setting)
+
+    def judge(self, goal: Goal) -> tuple[Finding, ...]:
+        """See Facts."""
+        return tuple(finding for question in _QUESTIONS for finding in question(self, goal))
