@@ -34,5 +34,13 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def connect(target: Target, endpoint: Mapping[str, str]) -> Backend:
-    """Open a connection to the target's hypervisor; see ``Backend.connect`` for what it raises."""
-    return backend_class(target.backend).connect(target, endpoint)
+    """Open a connection to the target's hypervisor; see ``Backend.connect`` for what it raises.
+
+    Where the endpoint has ``with_host``, the VM's host is changed along with it.
+    """
+    backend = backend_class(target.backend).connect(target, endpoint)
+    if "with_host" not in endpoint:
+        return backend
+    from nestvirt.backends.withhost import WithHost  # when used, as a backend is
+
+    return WithHost(backend, endpoint)

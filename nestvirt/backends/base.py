@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
@@ -30,6 +30,20 @@ class Kind:
 
 
 VM = Kind()
+
+
+class Place(NamedTuple):
+    """The host of a VM.
+
+    Attributes:
+        name: what it calls itself; None where that is not told.
+        address: ``local``, or ``ssh://[USER@]HOST[:PORT]``; None where the connection is no login there.
+        certain: whether the address is known to lead to that host, and not to another of its cluster.
+    """
+
+    name: str | None
+    address: str | None
+    certain: bool = False
 
 
 class Facts(Protocol):
@@ -82,6 +96,9 @@ class Backend(Protocol):
         Raises:
             TargetError: there is none (the evidence lists what there is), or more than one.
         """
+
+    def host_of(self, vm: Vm) -> Place:
+        """Where the VM is, and how to log in there; see backends/withhost.py."""
 
     def read(self, vm: Vm) -> Facts:
         """Read all facts about a VM. Changes nothing."""

@@ -6,14 +6,21 @@ from typing import Any
 
 import click
 
-from nestvirt.cli.options import change_options, guest_options, output_options, target_options, with_options
+from nestvirt.cli.options import (
+    change_options,
+    guest_options,
+    host_options,
+    output_options,
+    target_options,
+    with_options,
+)
 from nestvirt.cli.output import reporting_errors
 from nestvirt.cli.session import reach_goal
 from nestvirt.model import Goal
 
 
 @click.command()
-@with_options(target_options, change_options, guest_options, output_options)
+@with_options(target_options, host_options, change_options, guest_options, output_options)
 @click.option(
     "--cpu",
     metavar="MODEL",
@@ -35,7 +42,11 @@ def enable(cpu: str | None, **options: Any) -> int:
       nestvirt enable --libvirt web-01 --no-restart
       nestvirt enable --proxmox 100
       nestvirt enable --vagrant .
+      nestvirt enable --host ssh://root@node1
+      nestvirt enable --libvirt web-01 --with-host
     """
     if cpu is not None and not cpu.strip():
         raise click.UsageError("--cpu was given an empty name; is a variable not set?")
+    if options["with_host"] is not None and options["no_restart"]:
+        raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     return reach_goal(Goal(nested=True, cpu=cpu), **options)

@@ -64,7 +64,10 @@ VMS: dict[str, Naming] = {
 VM_FORMS = " or ".join(f"--{backend} {of.metavar}" for backend, of in VMS.items())
 VM_EXAMPLES = " or ".join(f"--{backend} {of.example}" for backend, of in VMS.items())
 
-ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh")
+AUTO = "auto"
+"""What --with-host is without a value; see backends/withhost.py."""
+
+ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh", "with-host", "drain")
 """The options that are settings of a backend; settings.SETTINGS says of which."""
 
 endpoint_options = [
@@ -82,6 +85,23 @@ endpoint_options = [
         "--node-ssh",
         metavar="USER@HOST",
         help="Read the node's kvm module over SSH, where the API cannot tell whether nesting is on.",
+    ),
+]
+
+
+host_options = [
+    click.option(
+        "--with-host",
+        metavar="[WHERE]",
+        is_flag=False,
+        flag_value=AUTO,
+        help="Let the VM's host nest, too: where the connection says (without a value), or ssh://USER@HOST.",
+    ),
+    click.option(
+        "--drain",
+        metavar="NAME",
+        multiple=True,
+        help="A VM on the host to shut down, and start again, so that the kvm module can be loaded anew.",
     ),
 ]
 
@@ -153,9 +173,15 @@ def words_for(backend: str, name: str) -> list[str]:
 
 
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """Those of the options that were given, with their value; a flag's is "true"."""
-    values = {name: options[name.replace("-", "_")] for name in names}
-    return {name: "true" if value is True else str(value) for name, value in values.items() if value}
+    """Those of the options that were given, with their value; a flag's is "true", several are lines."""
+    values = {name: options.get(name.replace("-", "_")) for name in names}
+    return {name: _as_text(value) for name, value in values.items() if value}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "\n".join(map(str, value))
+    return "true" if value is True else str(value)
 
 
 def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:

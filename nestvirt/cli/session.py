@@ -14,7 +14,7 @@ import click
 
 from nestvirt import backends, engine, report, settings
 from nestvirt.backends.base import Backend
-from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
+from nestvirt.cli.options import AUTO, ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
 from nestvirt.errors import TargetError
@@ -94,9 +94,17 @@ class Chosen:
         for setting in settings.SETTINGS[target.backend]:
             value = self.endpoint.get(setting.option or "") or (recorded or {}).get(setting.name)
             if setting.option and value:
-                words += [f"--{setting.option}"] if setting.kind is bool else [f"--{setting.option}", value]
+                words += _spelled(setting, value)
         words += ["--profile", target.profile] if target.profile else []
         return shlex.join(words)
+
+
+def _spelled(setting: settings.Setting, value: str) -> list[str]:
+    """A setting as options again."""
+    option = f"--{setting.option}"
+    if setting.kind is bool or value == AUTO:
+        return [option]
+    return [word for each in value.split("\n") for word in (option, each)]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
-        *deduced(believed(judged(session, facts, goal), probed), probed),
+        *deduced(session, believed(judged(session, facts, goal), probed), probed),
         *probed.findings,
     )
     proof = None if probed is NO_GUEST else probed.proof
@@ -84,7 +84,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         owed = _owes_power(unfinished, facts)
         needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
         running = facts.power is Power.RUNNING and not facts.busy
-        cycle = owed or (manner.restart and running and needed)
+        idle = plan.cold_boot and facts.power is Power.STOPPED and not session.backend.kind.has_guest
+        cycle = owed or (manner.restart and (idle or (running and needed)))
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
             return replace(planned, remains=_would(session, plan, facts, cycle, owed))
@@ -96,7 +97,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
-        carry_out(session, Work(record, plan.changes, cycle, manner.force_off, goal, plan.received), facts)
+        work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
+        carry_out(session, work, facts)
         with _InPlace(f"{session.vm.name} has its change, and it is not proven", record.id):
             _settle(session, unfinished, manner)
             pending = not cycle and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
@@ -241,6 +243,8 @@ def _would(session: Session, plan: Plan, facts: Facts, cycle: bool, owed: bool) 
     steps = [f"write {change.setting}" for change in plan.changes] or ["change no setting"]
     if owed:
         steps.append(f"start {subject}, which an interrupted run has left off")
+    elif cycle and facts.power is Power.STOPPED:
+        steps.append(f"start {subject}")
     elif facts.power is Power.RUNNING:
         steps.append(kind.cycle if cycle else f"leave {subject} as it is")
     return (f"dry run, nothing was touched; it would {' and '.join(steps)}",)

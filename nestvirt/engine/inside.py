@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestvirt.backends.base import Facts
-from nestvirt.engine.session import Session, Step, judged, read
+from nestvirt.engine.session import Session, Step, judged, read, to_host
 from nestvirt.errors import GuestUnreachable
 from nestvirt.guest import verify
 from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Power, Report, Status
@@ -52,18 +52,19 @@ def believed(findings: list[Finding], probed: verify.Probed) -> list[Finding]:
     ]
 
 
-def deduced(findings: list[Finding], probed: verify.Probed) -> list[Finding]:
+def deduced(session: Session, findings: list[Finding], probed: verify.Probed) -> list[Finding]:
     """Where the VM's CPU is right and the guest sees no flag, what could not be read of the host is it."""
     broken = [f for f in findings if f.status is Status.FAIL or (f.check == "vm-cpu" and f.ill)]
     if probed.proof.cause != "no-cpu-flag" or broken:
         return findings
     seen = "; but the VM has the CPU, and its guest sees no flag: the host does not let it nest"
-    return [
+    told = [
         replace(f, status=Status.FAIL, evidence=f.evidence + seen)
         if f.check == "host-nested" and f.status is Status.UNKNOWN
         else f
         for f in findings
     ]
+    return to_host(session, told)
 
 
 def believing(session: Session, facts: Facts, findings: list[Finding], goal: Goal) -> list[Finding]:
@@ -96,7 +97,7 @@ def verified(
     probed = look_inside(session, power, session.timeout)
     facts = read(session)  # only now: the guest's agent connects while it boots
     told = judged(session, facts, goal)
-    findings = tuple(deduced(told, probed) if goal.nested else told)
+    findings = tuple(deduced(session, told, probed) if goal.nested else told)
     inside = probed.findings
     if not goal.nested and probed is not verify.NO_GUEST:
         inside = _withdrawn(facts, probed, certain=not any(f.check == "vm-cpu" and f.ill for f in told))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from nestvirt.backends.base import Backend, Facts
 from nestvirt.guest.channel import Channel
 from nestvirt.journal import Journal
-from nestvirt.model import Finding, Goal, Plan, Target, Vm
+from nestvirt.model import Finding, Goal, Plan, Status, Target, Vm
 
 
 class Step(StrEnum):
@@ -79,7 +79,18 @@ def read(session: Session) -> Facts:
 
 
 def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
-    """What the facts say; the cure of what nestvirt can mend is to let it."""
+    """What the facts say; the cure of what nestvirt can mend is to let it, and below a VM is its host."""
     command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
-    return [f if f.fix is None else replace(f, cure=command) for f in facts.judge(goal)]
+    findings = facts.judge(goal)
+    return [f if f.fix is None else replace(f, cure=command) for f in to_host(session, findings)]
+
+
+def to_host(session: Session, findings: Sequence[Finding]) -> list[Finding]:
+    """Where a VM's host does not let it nest, the cure is to change the host, too."""
+    if not session.backend.kind.has_guest or "with_host" in session.backend.endpoint:
+        return list(findings)
+    cure = f"nestvirt enable {session.spelling} --with-host; or on the host itself: nestvirt enable --host"
+    return [
+        replace(f, cure=cure) if f.check == "host-nested" and f.status is Status.FAIL else f for f in findings
+    ]

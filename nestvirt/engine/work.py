@@ -28,6 +28,7 @@ class Work:
     force_off: bool
     goal: Goal | None  # None: an undo, whose read-back must equal the former value
     received: Sequence[Change] = ()  # what the power cycle alone brings
+    was_off: bool = False  # it is started for the goal's sake, and owes nobody to be on
     begun: list[Change] = field(default_factory=list)
     asked_to_stop: bool = False
     stopped: bool = False
@@ -176,7 +177,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         if power is Power.RUNNING and work.begun and work.started:
             backend.power_off(vm)  # our start came late, and with the change
             power = Power.STOPPED
-        if work.cycle and power is Power.STOPPED:
+        if work.cycle and power is Power.STOPPED and not work.was_off:
             work.stopped = True
             backend.start(vm, timeout=session.timeout)
         elif going_down:

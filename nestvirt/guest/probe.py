@@ -288,12 +288,14 @@ def _loops_per_s(spin: "Callable[[int], Any]") -> float:
     """By the best of three timings of one count: neither a busy machine nor slow exits must look emulated."""
     end = time.perf_counter() + 1  # then the count that was reached has to do
     cost = min(_seconds(spin, 1) for _ in range(3))  # of entering and leaving the guest
-    count = 2000
+    count, before = 2000, 0.0
     while True:
-        seconds = min(_seconds(spin, count) for _ in range(3)) - cost
-        if seconds >= max(0.0015, 3 * cost) or count > 500000000 or time.perf_counter() > end:
-            return count / seconds if seconds > 0 else 0.0
-        count *= 4
+        now = min(_seconds(spin, count) for _ in range(3))
+        # Four times the loops have to take twice as long: else exits are timed, and those scatter.
+        timed = now - cost >= max(0.0015, 3 * cost) and now >= 2 * before > 0
+        if timed or count > 500000000 or time.perf_counter() > end:
+            return count / (now - cost) if now > cost else 0.0
+        count, before = 4 * count, now
 
 
 SPIN = "48ffc975fb"  # dec rcx; jnz back: timed here and in the guest

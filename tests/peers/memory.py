@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nestvirt.backends.base import VM
+from nestvirt.backends.base import VM, Place
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
@@ -101,6 +101,9 @@ class MemoryBackend:
         raise TargetError(
             f"{len(found)} VMs are called {name!r}", evidence=f"there is: {known}", cure="give the id"
         )
+
+    def host_of(self, vm: Vm) -> Place:
+        return Place("node1", None)
 
     def read(self, vm: Vm) -> MemoryFacts:
         state = self._load()[vm.id]

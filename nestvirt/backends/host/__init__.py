@@ -1,6 +1,7 @@
 """The host itself: whether its kvm module lets VMs nest, and the drop-in of modprobe.d that makes it so.
 
-A host's "power cycle" is that its kvm module is unloaded and loaded again: the parameter is read then.
+A host's "power cycle" is that its kvm module is unloaded and loaded again: the parameter is read then. VMs
+that were named to be drained are shut down before, and started again after.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from nestvirt.backends.base import Kind
+from nestvirt.backends.base import Kind, Place
 from nestvirt.backends.host.facts import CHECKS, HostFacts, rebuild
 from nestvirt.backends.host.situation import parse
+from nestvirt.backends.host.vms import Vms, keys_of
 from nestvirt.errors import (
     AccessDenied,
     ChangeRejected,
@@ -31,7 +33,7 @@ from nestvirt.guest.ssh import SshChannel, destination_of
 from nestvirt.model import Change, Status, Target, Vm
 from nestvirt.printable import printable
 
-__all__ = ["CHECKS", "HostBackend"]
+__all__ = ["CHECKS", "HostBackend", "HostFacts"]
 
 SECONDS = 60.0
 REBUILD_SECONDS = 900.0
@@ -52,11 +54,16 @@ class HostBackend:
         pending="load the kvm module of {} anew when no VM uses it, or reboot the host",
     )
 
+    drain_seconds = 120.0
+    """For the shutdown of VMs, and for their start, where the module is a setting."""
+
     def __init__(self, channel: Channel, endpoint: Mapping[str, str], end: Callable[[], None]) -> None:
         self._channel = channel
         self._end = end
         self._open = True
         self._sudo: tuple[str, ...] = ()
+        self._vms = Vms(self._as_root)
+        self._offers: tuple[bool | None, str] | None = None
         self.endpoint = endpoint
 
     @classmethod
@@ -84,13 +91,27 @@ class HostBackend:
         return backend
 
     def find(self, name: str) -> Vm:
-        """The host itself, by its machine-id; see Backend."""
+        """The host itself, by its machine-id; see Backend.
+
+        Here the VMs to drain, which a person has named, become the endpoint's, by keys: a record has those.
+        """
         identity, facts = self._read()
         if name not in ("local", identity) and not name.startswith("ssh://"):
             raise TargetError(
                 f"this is not the host {name}", evidence=f"it is {identity}", cure="name the host again"
             )
+        if self._drain and name != identity:
+            keys = keys_of(self._drain, facts.users)
+            self.endpoint = {**self.endpoint, "drain": "\n".join(keys)}
         return Vm(identity, facts.hostname)
+
+    @property
+    def _drain(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.endpoint.get("drain", "").split("\n")))
+
+    def host_of(self, vm: Vm) -> Place:
+        """It is one itself; see Backend."""
+        return Place(vm.name, None)
 
     def read(self, vm: Vm) -> HostFacts:
         """Module, parameters, modprobe.d, command line, initramfs, users; see Backend."""
@@ -103,20 +124,21 @@ class HostBackend:
             )
         if not facts.on:
             return facts
-        offers, evidence = self._ask_kvm()
-        return replace(facts, offers=offers, offers_evidence=evidence)
+        if self._offers is None:  # once for each load of the module: it takes a while
+            self._offers = self._ask_kvm()
+        return replace(facts, offers=self._offers[0], offers_evidence=self._offers[1])
 
     def _read(self) -> tuple[str, HostFacts]:
         script = Path(__file__).with_name("reading.sh").read_bytes()
-        done = self._run([*self._sudo, "sh", "-s"], stdin=script)
+        done = self._as_root(["sh", "-s"], stdin=script)
         identity, situation = parse(done.stdout.decode(errors="replace"))
-        return identity, HostFacts(**vars(situation))
+        return identity, HostFacts(**vars(situation), drain=self._drain)
 
     def _ask_kvm(self) -> tuple[bool | None, str]:
         """Whether KVM_GET_SUPPORTED_CPUID has vmx or svm, as the probe asks it there."""
         source = verify.probe_source().encode()
         try:
-            done = self._run([*self._sudo, "python3", "-I", "-"], stdin=source)
+            done = self._as_root(["python3", "-I", "-"], stdin=source)
             probed = verify.read_probe(done, channel="host")
         except GuestUnreachable as error:
             return None, f"{error.message}: {error.evidence}"
@@ -130,7 +152,10 @@ class HostBackend:
         return False, asked.evidence
 
     def apply(self, vm: Vm, change: Change) -> None:
-        """Write or remove the drop-in, and rebuild the initramfs where the module is in it; see Backend."""
+        """Write or remove the drop-in, and rebuild the initramfs where the module is in it; see Backend.
+
+        The parameter in effect is a setting, too: the module is loaded anew with it, whatever the files say.
+        """
         facts = self.read(vm)
         present = facts.value(change.setting)
         if present != change.before:
@@ -139,11 +164,14 @@ class HostBackend:
                 evidence=f"it was {change.before!r}, and is {present!r}",
                 cure="run this again to plan anew",
             )
+        if change.setting == facts.parameter:
+            self._reload(vm, facts, change.after)
+            return
         self._put(change.setting, change.after)
         if facts.image is None or facts.module not in facts.image.modules:
             return
         command = rebuild(facts)
-        done = self._run([*self._sudo, *command], timeout=REBUILD_SECONDS) if command else None
+        done = self._as_root(command, timeout=REBUILD_SECONDS) if command else None
         if done is None or done.code != 0:
             self._put(change.setting, change.before)
             why = done.stderr.decode(errors="replace") if done else "there is no tool that builds it"
@@ -155,7 +183,7 @@ class HostBackend:
 
     def _put(self, path: str, text: str | None) -> None:
         script, stdin = (_REMOVE, b"") if text is None else (_WRITE, text.encode())
-        done = self._run([*self._sudo, "sh", "-c", script, "sh", path], stdin=stdin)
+        done = self._as_root(["sh", "-c", script, "sh", path], stdin=stdin)
         if done.code != 0:
             evidence = printable(done.stderr.decode(errors="replace"), 300)
             raise ChangeRejected(
@@ -163,29 +191,42 @@ class HostBackend:
             )
 
     def stop(self, vm: Vm, *, timeout: float) -> None:
-        """Unload the module; see Backend."""
-        deadline = time.monotonic() + min(timeout, SECONDS)
-        while True:
-            module = self._module(vm)
-            done = self._run([*self._sudo, "modprobe", "-r", module])
-            if done.code == 0:
-                return
+        """Shut down the VMs to drain, and unload the module; see Backend."""
+        self._vms.shut_down(self._drain, timeout=timeout)
+        self._unload(vm, min(timeout, SECONDS))
+
+    def power_off(self, vm: Vm) -> None:
+        """Cut the power of the VMs to drain, and unload the module; see Backend."""
+        self._vms.power_off(self._drain)
+        self._unload(vm, SECONDS / 4)
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        """Load the module, and start the VMs that were drained; see Backend."""
+        self._load(vm)
+        self._vms.start(self._drain, timeout=timeout)
+
+    def _reload(self, vm: Vm, facts: HostFacts, value: str | None) -> None:
+        if facts.on is not None:
+            self.stop(vm, timeout=self.drain_seconds)
+        if value is not None:
+            self._load(vm, f"nested={value}")
+            self._vms.start(self._drain, timeout=self.drain_seconds)
+
+    def _unload(self, vm: Vm, timeout: float) -> None:
+        module = self._module(vm)
+        deadline = time.monotonic() + timeout
+        while (done := self._as_root(["modprobe", "-r", module])).code != 0:
             if time.monotonic() > deadline or b"in use" not in done.stderr:
                 raise PowerError(
                     f"{module} could not be unloaded",
                     evidence=printable(done.stderr.decode(errors="replace"), 300),
                     cure="shut the VMs down that use it (host-users names them), then run this again",
                 )
-            time.sleep(0.5)
+            time.sleep(0.5)  # a VM that has just ended still holds it
 
-    def power_off(self, vm: Vm) -> None:
-        """As stop: nothing can force a module out; see Backend."""
-        self.stop(vm, timeout=5.0)
-
-    def start(self, vm: Vm, *, timeout: float) -> None:
-        """Load the module; see Backend."""
-        module = self._module(vm)
-        done = self._run([*self._sudo, "modprobe", module], timeout=timeout)
+    def _load(self, vm: Vm, *parameters: str) -> None:
+        module, self._offers = self._module(vm), None
+        done = self._as_root(["modprobe", module, *parameters])
         if done.code != 0 or self._read()[1].on is None:
             raise PowerError(
                 f"{module} could not be loaded",
@@ -207,6 +248,9 @@ class HostBackend:
         if module is None:
             raise PowerError(f"{vm.name} has no kvm module", evidence="its CPU is no x86 one", cure="none")
         return module
+
+    def _as_root(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
+        return self._run([*self._sudo, *argv], stdin=stdin, timeout=timeout)
 
     def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
         if not self._open:

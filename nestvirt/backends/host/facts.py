@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from nestvirt.backends.host.modprobe import FOLDERS, file_after
-from nestvirt.backends.host.situation import FLAGS, OTHERS, HostSituation
+from nestvirt.backends.host.modprobe import FOLDERS, Word, file_after
+from nestvirt.backends.host.situation import FLAGS, OTHERS, HostSituation, User
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status
 
 CHECKS = {
@@ -40,13 +40,22 @@ def wanted(facts: HostSituation, goal: Goal) -> Change | None:
         return None
     deciding = facts.deciding
     coming = facts.next if facts.next is not None else facts.on  # what nobody has set is the default
-    if coming is goal.nested or (deciding is not None and not deciding.line):
+    if (coming is goal.nested and not outdated(facts)) or (deciding is not None and not deciding.line):
         return None
     former = goal.former
     if former is not None and former.after == facts.configs.get(former.setting):
         return Change(former.setting, former.after, former.before)
     path = file_after(facts.configs, list(facts.words), NAME, MARK)
-    return Change(path, facts.configs.get(path), content(module, nested=goal.nested))
+    change = Change(path, facts.configs.get(path), content(module, nested=goal.nested))
+    return change if change.before != change.after else None
+
+
+def outdated(facts: HostSituation) -> bool:
+    """Whether the initramfs brings the module, and not the file that decides as it is now."""
+    image, deciding = facts.image, facts.deciding
+    if image is None or facts.module not in image.modules or deciding is None or not deciding.line:
+        return False
+    return deciding.path.rpartition("/")[2] not in image.configs or deciding.path in image.newer
 
 
 def _host_cpu(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
@@ -64,19 +73,24 @@ def _host_cpu(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         yield Finding("host-cpu", _HOST, Status.FAIL, evidence, cure)
 
 
-def _host_module(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
+def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     module = facts.module
-    if module is None:
+    if module is None or not goal.nested:
         return
     if facts.built_in:
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is built into kernel {facts.kernel}")
     elif module in facts.loaded:
         where = facts.module_file or "its file cannot be told"
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is loaded: {where}")
+    elif facts.module_file and any("disabled by bios" in line for line in facts.said):
+        evidence = f"{module} is not loaded; the kernel says: {facts.said[-1]}"
+        cure = "switch VT-x or AMD-V (SVM) on in the firmware, and power the host off and on"
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif facts.module_file:
         evidence = f"{module} is not loaded; it is at {facts.module_file}"
+        evidence += f"; the kernel says: {facts.said[-1]}" if facts.said else ""
         cure = f"modprobe {module}; where that fails: dmesg | grep -i kvm"
-        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure, ColdBoot())
     else:
         evidence = f"kernel {facts.kernel} has no {module}: modinfo finds none"
         yield Finding("host-module", _HOST, Status.FAIL, evidence, "boot a kernel that has KVM's modules")
@@ -91,11 +105,11 @@ def _host_other_hypervisor(facts: HostSituation, _goal: Goal) -> Iterator[Findin
         yield Finding("host-other-hypervisor", _HOST, Status.WARN, evidence, cure)
 
 
-def _host_nested(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
+def _host_nested(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
     module = facts.module
     if module is None or facts.on is None:
         return
-    evidence = f"/sys/module/{module}/parameters/nested is {facts.nested}; {_why(facts)}"
+    evidence = f"{facts.parameter} is {facts.nested}; {_why(facts)}"
     if facts.on is goal.nested:
         yield Finding("host-nested", _HOST, Status.PASS, evidence)
         return
@@ -112,9 +126,15 @@ def _why(facts: HostSituation) -> str:
     deciding = facts.deciding
     if deciding is None:
         return "no file and no word of the kernel's command line sets it"
+    place = _place(facts, deciding)
     if deciding.on is facts.on:
-        return f"{deciding} sets it"
-    return f"{deciding} says nested={deciding.value}, and the module was loaded before that, or otherwise"
+        return f"{place} sets it"
+    return f"{place} says nested={deciding.value}, and the module was loaded before that, or otherwise"
+
+
+def _place(facts: HostSituation, word: Word) -> str:
+    """Where it is written, with the file that the boot loader takes it from."""
+    return str(word) if word.line or not facts.sources else f"{word}, from {' and '.join(facts.sources)}"
 
 
 def _host_nested_next_boot(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
@@ -123,7 +143,7 @@ def _host_nested_next_boot(facts: HostSituation, goal: Goal) -> Iterator[Finding
         return
     coming = facts.next if facts.next is not None else facts.on
     if deciding is not None:
-        evidence = f"{deciding} says {module} nested={deciding.value}"
+        evidence = f"{_place(facts, deciding)} says {module} nested={deciding.value}"
         overruled = [str(w) for w in facts.words[:-1] if w.on is not deciding.on]
         evidence += f"; it overrules {', '.join(overruled)}" if overruled else ""
     else:
@@ -154,17 +174,17 @@ def _command_line(facts: HostSituation, goal: Goal) -> str:
     return f"{what} {where}; and reboot"
 
 
-def _host_initramfs(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
+def _host_initramfs(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     image, module, deciding = facts.image, facts.module, facts.deciding
     if image is None or module not in image.modules:
         return
-    if deciding is not None and deciding.line and deciding.path.rpartition("/")[2] not in image.configs:
-        evidence = f"{image.path} has {module}, and not {deciding.path}, which decides: it is older"
-        cure = " ".join(rebuild(facts)) or "rebuild the initramfs with the distribution's tool"
-        yield Finding("host-initramfs", _HOST, Status.WARN, evidence, cure)
+    if not outdated(facts):
+        evidence = f"{image.path} has {module} and its own copy of modprobe.d, as new as the files"
+        yield Finding("host-initramfs", _HOST, Status.PASS, evidence)
         return
-    evidence = f"{image.path} has {module} and its own copy of modprobe.d"
-    yield Finding("host-initramfs", _HOST, Status.PASS, evidence)
+    evidence = f"{image.path} has {module}, and not {deciding} as it is now: the next boot goes by the image"
+    cure = " ".join(rebuild(facts)) or "rebuild the initramfs with the distribution's tool"
+    yield Finding("host-initramfs", _HOST, Status.WARN, evidence, cure, wanted(facts, goal))
 
 
 def rebuild(facts: HostSituation) -> list[str]:
@@ -189,23 +209,26 @@ def _host_writable(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         yield Finding("host-writable", _HOST, Status.FAIL, evidence, cure)
 
 
-def _host_users(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
-    module = facts.module
-    if module is None or facts.on is None or facts.on is goal.nested or not busy(facts):
+def _host_users(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
+    if facts.module is None or facts.on is None or facts.on is goal.nested:
         return
-    evidence = f"{module} is in use by {busy(facts)}: it cannot be loaded anew until they are off"
-    cure = "shut them down, then run this again; or reboot the host when it suits"
-    yield Finding("host-users", _HOST, Status.WARN, evidence, cure)
+    drained = [user for user in facts.users if user.key in facts.drain]
+    evidence = f"{facts.module} is in use by {facts.busy}: it cannot be loaded anew until they are off"
+    if facts.busy and facts.drain:
+        cure = "name all of them with --drain, or none: then it is configured, for when they are off"
+        yield Finding("host-users", _HOST, Status.FAIL, evidence, cure)
+    elif facts.busy:
+        cure = (
+            "shut them down, or name them with --drain, and run this again; or reboot the host when it suits"
+        )
+        yield Finding("host-users", _HOST, Status.WARN, evidence, cure)
+    elif drained:
+        evidence = f"to load {facts.module} anew, {_listed(drained)} will be shut down, and started again"
+        yield Finding("host-users", _HOST, Status.WARN, evidence, "none: that is what --drain was given for")
 
 
-def busy(facts: HostSituation) -> str:
-    """Who keeps the module from being unloaded; empty where nobody does."""
-    if facts.users:
-        return ", ".join(str(user) for user in facts.users)
-    count = facts.loaded.get(facts.module or "", 0)
-    if facts.built_in:
-        return "the kernel itself, which it is built into"
-    return f"{count} that this user may not see" if count else ""
+def _listed(users: Iterable[User]) -> str:
+    return ", ".join(str(user) for user in users)
 
 
 def _host_paging(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
@@ -229,7 +252,7 @@ def _host_kvm_offers(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         yield Finding(check, _HOST, Status.FAIL, facts.offers_evidence, cure)
 
 
-_QUESTIONS = (
+_QUESTIONS: tuple[Callable[[HostFacts, Goal], Iterator[Finding]], ...] = (
     _host_cpu,
     _host_module,
     _host_other_hypervisor,
@@ -245,24 +268,50 @@ _QUESTIONS = (
 
 @dataclass(frozen=True)
 class HostFacts(HostSituation):
-    """One host, which judges itself; see Facts. Its power is that of its kvm module: loaded, or not."""
+    """One host, which judges itself; see Facts.
+
+    Its power is that of its kvm module: loaded or not. With VMs to drain, they are part of it.
+
+    Attributes:
+        drain: keys of the VMs that are to be shut down while the module is loaded anew.
+    """
+
+    drain: tuple[str, ...] = ()
 
     @property
     def power(self) -> Power:
         """See Facts."""
-        return Power.STOPPED if self.on is None else Power.RUNNING
+        up = self.on is not None and set(self.drain) <= {user.key for user in self.users}
+        return Power.RUNNING if up else Power.STOPPED
 
     @property
     def busy(self) -> str:
-        """See Facts."""
-        return busy(self)
+        """See Facts: who keeps the module from being unloaded, beside the VMs to drain."""
+        others = [user for user in self.users if user.key not in self.drain]
+        count = self.loaded.get(self.module or "", 0)
+        if self.built_in:
+            return "the kernel itself, which it is built into"
+        if others or self.users:
+            return _listed(others)
+        return f"{count} that this user may not see" if count else ""
 
     def has(self, change: Change) -> bool:
         """See Facts: what is loaded does not tell which file it was loaded by."""
         return False
 
+    @property
+    def parameter(self) -> str:
+        """The setting that is the module's parameter in effect: its path in sysfs (kernel, module_param)."""
+        return f"/sys/module/{self.module}/parameters/nested"
+
+    def loaded_with(self, *, on: bool) -> str:
+        """The parameter as it reads then: kvm_intel's is a bool, kvm_amd's an int."""
+        return {"intel": "NY"}.get(self.vendor or "", "01")[on]
+
     def value(self, setting: str) -> str | None:
-        """See Facts: the text of a file."""
+        """See Facts: the text of a file; or the parameter in effect, None while its power is off."""
+        if setting == self.parameter:
+            return self.nested if self.power is Power.RUNNING else None
         return self.configs.get(setting)
 
     def judge(self, goal: Goal) -> tuple[Finding, ...]:

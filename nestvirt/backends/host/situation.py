@@ -24,14 +24,27 @@ class User:
 
     Attributes:
         name: the VM's, where its command line tells.
+        manager: libvirt, proxmox, or empty for one that was started by other means.
+        identity: what the manager knows it by, beside its name: the UUID, or the VM's number.
     """
 
     pid: int
     program: str
     name: str
+    manager: str = ""
+    identity: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})" if self.name else f"{self.program} (pid {self.pid})"
+        return f"{self.name or self.program} (pid {self.pid})"
+
+    @property
+    def key(self) -> str:
+        """What it can be shut down and started by: manager and identity; empty where nothing can."""
+        return f"{self.manager}:{self.identity}" if self.manager and self.identity else ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether a person means it by that name."""
+        return bool(name) and name in (self.name, self.identity)
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,13 @@ class Image:
     Attributes:
         modules: kvm_intel, kvm_amd, where it has them.
         configs: names of the modprobe.d files in it.
+        newer: paths of modprobe.d files that were written after it was built.
     """
 
     path: str
     modules: frozenset[str]
     configs: frozenset[str]
+    newer: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,8 @@ class HostSituation:
         configs: every file of modprobe.d; its text only where it speaks of kvm.
         offers: whether KVM says that its VMs may have vmx or svm; None where it was not asked.
         tools: programs that are there, of those that build an initramfs or a boot entry.
+        sources: ``path:line`` of files that the boot loader's command line is made from and that set nested.
+        said: the kernel's last lines about kvm.
     """
 
     hostname: str
@@ -81,6 +98,8 @@ class HostSituation:
     users: tuple[User, ...]
     image: Image | None
     tools: frozenset[str]
+    sources: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
     offers: bool | None = None
     offers_evidence: str = ""
     words: tuple[Word, ...] = field(default=())
@@ -158,6 +177,8 @@ def parse(text: str) -> tuple[str, HostSituation]:
         users=tuple(_user(name, body) for name, body in parts.items() if name.startswith("user ")),
         image=next((_image(n, body) for n, body in parts.items() if n.startswith("initramfs ")), None),
         tools=frozenset(name.removeprefix("tool ") for name in parts if name.startswith("tool ")),
+        sources=tuple(_lines(parts, "sources")),
+        said=tuple(_lines(parts, "said")),
         words=tuple(words(configs, cmdline, module, "nested")),
     )
     return _line(parts, "id") or situation.hostname, situation
@@ -179,15 +200,29 @@ def _line(parts: Mapping[str, str], name: str) -> str:
     return printable(parts.get(name, "").split("\n")[0], 256)
 
 
+def _lines(parts: Mapping[str, str], name: str) -> list[str]:
+    return [printable(line, 256) for line in parts.get(name, "").split("\n") if line]
+
+
 def _user(part: str, body: str) -> User:
     lines = [printable(line, 200) for line in body.split("\n")]
-    named = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line == "-name"]
-    name = re.sub(r"^guest=|,.*$", "", named[0]) if named else ""
+    said = {line: lines[i + 1] for i, line in enumerate(lines[:-1]) if line in ("-name", "-id", "-uuid")}
+    option = said.get("-name", "")
+    # QEMU's -name is [guest=]NAME[,OPTION...], with a comma in the name doubled.
+    name = re.sub(r"(?<!,),(?!,).*$", "", option.removeprefix("guest=")).replace(",,", ",")
+    manager, identity = "", ""
+    if said.get("-id", "").isdecimal():
+        manager, identity = "proxmox", said["-id"]
+    elif option.startswith("guest=") and "-uuid" in said:
+        manager, identity = "libvirt", said["-uuid"]
     pid = part.removeprefix("user ")
-    return User(int(pid) if pid.isdecimal() else 0, lines[0], name)
+    return User(int(pid) if pid.isdecimal() else 0, lines[0], name, manager, identity)
 
 
 def _image(part: str, body: str) -> Image:
     modules = {found.replace("-", "_") for found in re.findall(r"(kvm-(?:intel|amd))\.ko", body)}
-    configs = set(re.findall(r"modprobe\.d/([^/\s]+\.conf)", body))
-    return Image(part.removeprefix("initramfs "), frozenset(modules), frozenset(configs))
+    newer = re.findall(r"^newer (\S+)$", body, re.MULTILINE)
+    inside = re.sub(r"^newer .*$", "", body, flags=re.MULTILINE)
+    configs = re.findall(r"modprobe\.d/([^/\s]+\.conf)", inside)
+    path = part.removeprefix("initramfs ")
+    return Image(path, frozenset(modules), frozenset(configs), frozenset(newer))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from nestvirt.backends.base import VM
+from nestvirt.backends.base import VM, Place
 from nestvirt.backends.libvirt import cpu_xml, host
 from nestvirt.backends.libvirt.agent import AgentChannel
 from nestvirt.backends.libvirt.connection import Connection
@@ -84,6 +84,12 @@ class LibvirtBackend:
             evidence=f"it has: {printable(known)}",
             cure="name one of these; for another libvirt, give --connect URI",
         )
+
+    def host_of(self, vm: Vm) -> Place:
+        """From the connection's URI; see Backend."""
+        with self._connection.translated(ConnectionFailed, "libvirt did not tell its host's name"):
+            name, uri = self._connection.ask(lambda c: (c.getHostname(), c.getURI()))
+        return Place(name, host.login_of(uri), certain=True)
 
     def read(self, vm: Vm) -> DomainFacts:
         """Definition, live XML, capabilities, saved states; see Backend."""

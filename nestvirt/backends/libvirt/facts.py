@@ -61,10 +61,7 @@ def _host_nested(facts: Domain, goal: Goal) -> Iterator[Finding]:
         cure = f"on the host: cat /sys/module/{module}/parameters/nested"
         yield Finding("host-nested", Layer.HOST, Status.UNKNOWN, evidence, cure)
         return
-    cure = (
-        f"on the host, stop all VMs, then: echo 'options {module} nested=1' > /etc/modprobe.d/zz-nested.conf "
-        f"&& modprobe -r {module} && modprobe {module}"
-    )
+    cure = "on the host: nestvirt enable --host"
     status = Status.PASS if on else Status.FAIL
     yield Finding("host-nested", Layer.HOST, status, evidence, "" if on else cure)
 

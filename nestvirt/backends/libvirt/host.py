@@ -15,6 +15,17 @@ _SYS_MODULE = Path("/sys/module")
 _ON = ("require", "force")
 
 
+def login_of(uri: str) -> str | None:
+    """How to log in to the host of a libvirt URI: ``local``, ``ssh://USER@HOST``; None for other transports.
+
+    https://libvirt.org/uri.html
+    """
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        return "local"
+    return f"ssh://{parts.netloc}" if parts.scheme.endswith(("+ssh", "+libssh", "+libssh2")) else None
+
+
 def read_host(libvirt: Any, connection: Any, platform: Platform) -> HostFacts:
     """Read what concerns a domain of that platform: vendor, KVM, nesting, CPU models."""
     capabilities = _tree(connection.getCapabilities())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-from nestvirt.backends.base import VM
+from nestvirt.backends.base import VM, Place
 from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
@@ -87,6 +87,13 @@ class ProxmoxBackend:
                 cure="nothing was touched; where the VM is on another cluster, name that one with --connect",
             )
         return Vm(found, title)
+
+    def host_of(self, vm: Vm) -> Place:
+        """The VM's node; see Backend. An address of the connection may be that of another node."""
+        login = self.endpoint.get("node_ssh")
+        address = f"ssh://{login}" if login else self._api.address
+        shell = address == "local" or address.startswith("ssh://")
+        return Place(self._cluster.node_of(_vmid(vm)), address if shell else None)
 
     def read(self, vm: Vm) -> VmFacts:
         """Configuration live and pending, state; and once: node, cluster, snapshots, rights; see Backend."""

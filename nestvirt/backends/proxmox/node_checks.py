@@ -33,16 +33,11 @@ def host_nested(facts: Situation, goal: Goal) -> Iterator[Finding]:
     if not goal.nested:
         return
     vendor = node.cpu.vendor if node.cpu else None
-    module = MODULES[vendor] if vendor else "kvm_intel (or kvm_amd)"
     check, layer = "host-nested", Layer.HOST
     if node.nested is not None:
         on = node.nested in ("Y", "1")
         evidence = f"the parameter nested of the kvm module on {node.name} is {node.nested}"
-        name = module.split()[0]
-        cure = (
-            f"on {node.name}, stop or migrate all VMs, then: echo 'options {name} nested=1' > "
-            f"/etc/modprobe.d/zz-nested.conf && modprobe -r {name} && modprobe {name}"
-        )
+        cure = f"on {node.name}: nestvirt enable --host"
         yield Finding(check, layer, Status.PASS if on else Status.FAIL, evidence, "" if on else cure)
     elif node.nesting_nodes is not None and node.name in node.nesting_nodes:
         evidence = f"{node.name} reports nested-virt among the CPU flags that its KVM supports"

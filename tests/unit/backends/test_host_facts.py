@@ -25,7 +25,8 @@ GOOD = {
     "host-kvm-offers": "pass",
 }
 ILL = {"host-cpu": "pass", "host-module": "pass", "host-nested": "fail", "host-nested-next-boot": "fail"}
-VM = User(4711, "qemu-system-x86", "web-01")
+VM = User(4711, "qemu-system-x86", "web-01", "libvirt", "c0ffee00-0000-4000-8000-000000000001")
+OTHER_VM = User(4712, "kvm", "web-02", "proxmox", "102")
 
 
 def host(**fields: Any) -> HostFacts:
@@ -150,12 +151,18 @@ ROWS = {
     "no svm": Row(
         host(flags=frozenset({"sse"}), loaded={}, nested=None),
         {"host-cpu": "fail", "host-module": "fail", "host-nested-next-boot": "unknown"},
-        blocks=("host-cpu", "host-module"),
+        cold_boot=True,
+        blocks=("host-cpu",),
     ),
     "another maker": Row(host(vendor=None, nested=None), {"host-cpu": "fail"}, blocks=("host-cpu",)),
     "Arm": Row(host(vendor=None, machine="aarch64", nested=None), {"host-cpu": "fail"}, blocks=("host-cpu",)),
     "module not loaded": Row(
         host(loaded={}, nested=None, configs=conf(ONE)),
+        {"host-cpu": "pass", "host-module": "fail", "host-nested-next-boot": "pass"},
+        cold_boot=True,
+    ),
+    "module locked by the firmware": Row(
+        host(loaded={}, nested=None, configs=conf(ONE), said=("kvm: disabled by bios",)),
         {"host-cpu": "pass", "host-module": "fail", "host-nested-next-boot": "pass"},
         blocks=("host-module",),
     ),
@@ -166,8 +173,26 @@ ROWS = {
     ),
     "VirtualBox": Row(host(loaded={"kvm_amd": 0, "vboxdrv": 2}), GOOD | {"host-other-hypervisor": "warn"}),
     "initramfs has it": Row(host(configs=conf(ONE), image=IMAGE), GOOD | {"host-initramfs": "pass"}),
-    "initramfs is older": Row(
-        host(configs=conf(ONE, "new.conf"), image=IMAGE), GOOD | {"host-initramfs": "warn"}
+    "initramfs lacks the file that decides": Row(
+        host(configs=conf(ONE, "new.conf"), image=IMAGE), GOOD | {"host-initramfs": "warn"}, drop_in()
+    ),
+    "initramfs is older than the file that decides": Row(
+        host(configs=conf(ONE), image=replace(IMAGE, newer=frozenset({f"{ETC}/kvm.conf"}))),
+        GOOD | {"host-initramfs": "warn"},
+        drop_in(),
+    ),
+    "initramfs is older than our own file": Row(
+        host(configs={OURS: content("kvm_amd", nested=True)}, image=IMAGE),
+        GOOD | {"host-initramfs": "warn"},
+    ),
+    "a VM that is drained": Row(
+        off(users=(VM,), loaded={"kvm_amd": 5}, drain=(VM.key,)), ILL | {"host-users": "warn"}, drop_in()
+    ),
+    "a VM that is drained, and one that is not": Row(
+        off(users=(VM, OTHER_VM), loaded={"kvm_amd": 9}, drain=(VM.key,)),
+        ILL | {"host-users": "fail"},
+        drop_in(),
+        blocks=("host-users",),
     ),
     "initramfs without the module": Row(host(image=replace(IMAGE, modules=frozenset())), GOOD),
     "no nested paging": Row(host(paging="0"), GOOD | {"host-paging": "warn"}),
@@ -178,19 +203,19 @@ ROWS = {
     # disable
     "take it": Row(
         host(),
-        {"host-module": "pass", "host-nested": "fail", "host-nested-next-boot": "fail"},
+        {"host-nested": "fail", "host-nested-next-boot": "fail"},
         drop_in(nested=False),
         goal=OFF,
     ),
     "put back that there was no file": Row(
         host(configs={OURS: content("kvm_amd", nested=True)}),
-        {"host-module": "pass", "host-nested": "fail", "host-nested-next-boot": "fail"},
+        {"host-nested": "fail", "host-nested-next-boot": "fail"},
         Change(OURS, content("kvm_amd", nested=True), None),
         goal=replace(OFF, former=Change(OURS, None, content("kvm_amd", nested=True))),
     ),
     "off already": Row(
         off(configs=conf(ZERO)),
-        {"host-module": "pass", "host-nested": "pass", "host-nested-next-boot": "pass"},
+        {"host-nested": "pass", "host-nested-next-boot": "pass"},
         goal=OFF,
     ),
 }
@@ -223,6 +248,10 @@ def test_every_check_is_seen() -> None:
     [
         (off(configs=conf(f"# x\n{ZERO}")), "/etc/modprobe.d/kvm.conf:2"),
         (off(cmdline="kvm_amd.nested=0"), "the kernel's command line (/proc/cmdline)"),
+        (
+            off(cmdline="kvm_amd.nested=0", sources=("/etc/default/grub:7",)),
+            "the kernel's command line (/proc/cmdline), from /etc/default/grub:7",
+        ),
         (host(configs=conf(ONE)), "/etc/modprobe.d/kvm.conf:1"),
         (host(), "no file and no word of the kernel's command line"),
     ],
@@ -279,6 +308,19 @@ def test_power_is_the_modules() -> None:
     assert host(nested=None).power is Power.STOPPED
 
 
+def test_power_is_that_of_the_drained_vms_as_well() -> None:
+    running = off(users=(VM,), loaded={"kvm_amd": 5}, drain=(VM.key,))
+    gone = replace(running, users=())
+    assert (running.power, running.busy, running.value(running.parameter)) == (Power.RUNNING, "", "0")
+    assert (gone.power, gone.value(gone.parameter)) == (Power.STOPPED, None)
+
+
+@pytest.mark.parametrize(("vendor", "on", "off_"), [("intel", "Y", "N"), ("amd", "1", "0")])
+def test_parameter_is_written_as_it_reads(vendor: str, on: str, off_: str) -> None:
+    facts = host(vendor=vendor)
+    assert (facts.loaded_with(on=True), facts.loaded_with(on=False)) == (on, off_)
+
+
 def test_our_file_says_whose_it_is() -> None:
     assert content("kvm_intel", nested=True) == f"{MARK}\noptions kvm_intel nested=1\n"
 
@@ -300,6 +342,10 @@ SAID = """@ hostname
  flags\t\t: fpu vmx sse
 @ cmdline
  quiet kvm-intel.nested=1
+@ sources
+ /etc/default/grub:9
+@ said
+ [    1.5] kvm: Nested Virtualization enabled
 @ modules
  kvm_intel 380928 4 - Live 0x0
  kvm 1146880 1 kvm_intel, Live 0x0
@@ -328,10 +374,16 @@ SAID = """@ hostname
 @ user 12
  qemu-system-x86
  -name
- guest=db
+ guest=db,,eu,debug-threads=on
+ --
+ -uuid
+ c0ffee00-0000-4000-8000-000000000002
+@ user 13
+ crosvm
 @ initramfs /boot/initrd.img-6.1.0-1-amd64
  usr/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko
  etc/modprobe.d/kvm.conf
+ newer /etc/modprobe.d/a.conf
 @ tool dracut
 @ end
 """
@@ -347,9 +399,19 @@ def test_what_a_host_says_is_read() -> None:
         (f"{ETC}/kvm.conf", 1, "0"),
         ("/proc/cmdline", 0, "1"),
     ]
-    assert [str(user) for user in said.users] == ["web-01 (pid 4711)", "db (pid 12)"]
+    assert [str(user) for user in said.users] == ["web-01 (pid 4711)", "db,eu (pid 12)", "crosvm (pid 13)"]
+    assert [user.key for user in said.users] == [
+        "proxmox:100",
+        "libvirt:c0ffee00-0000-4000-8000-000000000002",
+        "",
+    ]
+    assert said.sources == ("/etc/default/grub:9",)
+    assert said.said == ("[ 1.5] kvm: Nested Virtualization enabled",)
     assert said.image == Image(
-        "/boot/initrd.img-6.1.0-1-amd64", frozenset({"kvm_intel"}), frozenset({"kvm.conf"})
+        "/boot/initrd.img-6.1.0-1-amd64",
+        frozenset({"kvm_intel"}),
+        frozenset({"kvm.conf"}),
+        frozenset({f"{ETC}/a.conf"}),
     )
     assert set(said.configs) == {f"{ETC}/a.conf", f"{ETC}/kvm.conf"}
     assert said.tools == {"dracut"}

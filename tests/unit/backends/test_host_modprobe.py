@@ -15,7 +15,7 @@ def found(files: dict[str, str], cmdline: str = "", module: str = "kvm_amd") -> 
 
 
 def test_files_are_read_by_name_whatever_their_folder() -> None:
-    files = {f"{LIB}/b.conf": "", f"{ETC}/c.conf": "", f"{RUN}/a.conf": "", "/home/d.conf": ""}
+    files = {f"{LIB}/b.conf": "", f"{ETC}/c.conf": "", f"{RUN}/a.conf": "", "/srv/d.conf": ""}
     assert in_order(files) == [f"{RUN}/a.conf", f"{LIB}/b.conf", f"{ETC}/c.conf"]
 
 

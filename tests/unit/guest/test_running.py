@@ -223,6 +223,17 @@ def test_a_busy_machine_does_not_make_a_quick_guest_slow(monkeypatch: pytest.Mon
     assert probe._loops_per_s(spin) > 0.9 * 500e6
 
 
+def test_exits_that_scatter_do_not_make_a_quick_guest_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, calls = Processor(0, 100e6), iter(range(10**6))
+
+    def spin(count: int) -> None:
+        guest.spin(count)
+        guest.now += 0.3e-3 if next(calls) < 3 else 2e-3  # the first were lucky
+
+    monkeypatch.setattr(time, "perf_counter", guest.perf_counter)
+    assert probe._loops_per_s(spin) > 0.3 * 100e6
+
+
 def test_exits_that_take_for_ever_are_not_all_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = Processor(0.1, 1e9)
     guest = probe._Guest.__new__(probe._Guest)
