@@ -29,19 +29,11 @@ class Setting:
     negates: str | None = None
 
 
-# What a VM's backend is told of the host below it; see backends/withhost.py.
-_HOST = (
-    Setting("with_host", (), option="with-host"),
-    Setting("host_ssh_config", ("NESTVIRT_HOST_SSH_CONFIG",), kind=Path),
-    Setting("drain", (), option="drain"),
-)
-
 # Other programs' variables: LIBVIRT_DEFAULT_URI is libvirt's own (https://libvirt.org/uri.html), PROXMOX_VE_*
 # are those of Terraform's and OpenTofu's bpg/proxmox, PROXMOX_* those of Ansible's community.proxmox.
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "libvirt": (
         Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system", option="connect"),
-        *_HOST,
     ),
     "vagrant": (
         Setting(
@@ -50,12 +42,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             "qemu:///system",
             option="connect",
         ),
-        *_HOST,
     ),
-    "host": (
-        Setting("ssh_config", ("NESTVIRT_HOST_SSH_CONFIG",), kind=Path),
-        Setting("drain", (), option="drain"),
-    ),
+    "host": (Setting("ssh_config", ("NESTVIRT_HOST_SSH_CONFIG",), kind=Path),),
     "proxmox": (
         Setting(
             "endpoint",
@@ -86,7 +74,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("node_ssh", ("NESTVIRT_PROXMOX_NODE_SSH",), option="node-ssh"),
         Setting("ssh_config", ("NESTVIRT_PROXMOX_SSH_CONFIG",), kind=Path),
-        *_HOST,
     ),
 }
 """What each backend can be given; its first setting is where the hypervisor is."""

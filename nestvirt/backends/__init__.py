@@ -41,6 +41,6 @@ def connect(target: Target, endpoint: Mapping[str, str]) -> Backend:
     backend = backend_class(target.backend).connect(target, endpoint)
     if "with_host" not in endpoint:
         return backend
-    from nestvirt.backends.withhost import WithHost  # when used, as a backend is
+    from nestvirt.backends.host.with_vm import WithHost  # when used, as a backend is
 
     return WithHost(backend, endpoint)

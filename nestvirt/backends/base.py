@@ -98,7 +98,7 @@ class Backend(Protocol):
         """
 
     def host_of(self, vm: Vm) -> Place:
-        """Where the VM is, and how to log in there; see backends/withhost.py."""
+        """Where the VM is, and how to log in there; see backends/host/with_vm.py."""
 
     def read(self, vm: Vm) -> Facts:
         """Read all facts about a VM. Changes nothing."""

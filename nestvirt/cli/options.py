@@ -64,10 +64,7 @@ VMS: dict[str, Naming] = {
 VM_FORMS = " or ".join(f"--{backend} {of.metavar}" for backend, of in VMS.items())
 VM_EXAMPLES = " or ".join(f"--{backend} {of.example}" for backend, of in VMS.items())
 
-AUTO = "auto"
-"""What --with-host is without a value; see backends/withhost.py."""
-
-ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh", "with-host", "drain")
+ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh")
 """The options that are settings of a backend; settings.SETTINGS says of which."""
 
 endpoint_options = [
@@ -94,7 +91,7 @@ host_options = [
         "--with-host",
         metavar="[WHERE]",
         is_flag=False,
-        flag_value=AUTO,
+        flag_value="auto",  # AUTO in backends/host/with_vm.py
         help="Let the VM's host nest, too: where the connection says (without a value), or ssh://USER@HOST.",
     ),
     click.option(
@@ -173,15 +170,9 @@ def words_for(backend: str, name: str) -> list[str]:
 
 
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """Those of the options that were given, with their value; a flag's is "true", several are lines."""
-    values = {name: options.get(name.replace("-", "_")) for name in names}
-    return {name: _as_text(value) for name, value in values.items() if value}
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, tuple):
-        return "\n".join(map(str, value))
-    return "true" if value is True else str(value)
+    """Those of the options that were given, with their value; a flag's is "true"."""
+    values = {name: options[name.replace("-", "_")] for name in names}
+    return {name: "true" if value is True else str(value) for name, value in values.items() if value}
 
 
 def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:

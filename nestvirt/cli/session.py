@@ -14,7 +14,7 @@ import click
 
 from nestvirt import backends, engine, report, settings
 from nestvirt.backends.base import Backend
-from nestvirt.cli.options import AUTO, ENDPOINT, VM_EXAMPLES, given, named, words_for
+from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
 from nestvirt.errors import TargetError
@@ -22,6 +22,10 @@ from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal, Run
 from nestvirt.model import Goal, Plan, Target, Vm
 from nestvirt.printable import printable
+
+AUTO = "auto"
+BELOW = ("with_host", "host_ssh_config", "drain")
+"""What an endpoint has beside its backend's settings; see backends/host/with_vm.py."""
 
 DECLINED = 130
 """Exit code where the user says no, as if it had been Ctrl-C."""
@@ -34,10 +38,14 @@ class Chosen:
     Attributes:
         vm: the backend, and the VM's name; None where none was named.
         endpoint: the options that are settings of the backend, without dashes, as they were given.
+        with_host: the address of the VM's host, which is to be changed along with it.
+        drain: VMs on the host that may be shut down for it.
     """
 
     vm: tuple[str, str] | None = None
     endpoint: Mapping[str, str] = field(default_factory=dict)
+    with_host: str | None = None
+    drain: tuple[str, ...] = ()
     profile: str | None = None
     ssh: str | None = None
     ssh_config: str | None = None
@@ -51,7 +59,7 @@ class Chosen:
         Raises:
             UsageError: they name two VMs.
         """
-        own = ("profile", "ssh", "ssh_config", "load_modules", "timeout")
+        own = ("with_host", "drain", "profile", "ssh", "ssh_config", "load_modules", "timeout")
         return cls(
             named(options),
             given(options, ENDPOINT),
@@ -68,8 +76,26 @@ class Chosen:
             raise click.UsageError("--ssh-config goes with --ssh USER@HOST.")
         if self.vm is None:
             raise click.UsageError(f"Name a VM, for example: {VM_EXAMPLES}")
+        if self.with_host is not None and self.vm[0] == "host":
+            raise click.UsageError("--with-host goes with a VM; --host is a host alone.")
+        if self.drain and self.with_host is None and self.vm[0] != "host":
+            raise click.UsageError("--drain NAME goes with --host or --with-host.")
         self.settings_of(self.vm[0])
         return Target(*self.vm, self.profile)
+
+    def below(self) -> dict[str, str]:
+        """What the endpoint has of the host below the VM, or of the host itself."""
+        found = {"drain": "\n".join(self.drain)} if self.drain else {}
+        if self.with_host is not None:
+            known = settings.resolve("host", None, {}).values
+            found |= {"with_host": self.with_host, "host_ssh_config": known.get("ssh_config", "")}
+        return found
+
+    def beside(self) -> str:
+        """The options of the host below, as they were given; only enable has them."""
+        words = [] if self.with_host is None else ["--with-host"]
+        words += [self.with_host] if self.with_host not in (None, AUTO) else []
+        return shlex.join(words + [word for name in self.drain for word in ("--drain", name)])
 
     def settings_of(self, backend: str) -> dict[str, str | None]:
         """What the command line says of that backend's settings, by their names.
@@ -94,17 +120,9 @@ class Chosen:
         for setting in settings.SETTINGS[target.backend]:
             value = self.endpoint.get(setting.option or "") or (recorded or {}).get(setting.name)
             if setting.option and value:
-                words += _spelled(setting, value)
+                words += [f"--{setting.option}"] if setting.kind is bool else [f"--{setting.option}", value]
         words += ["--profile", target.profile] if target.profile else []
         return shlex.join(words)
-
-
-def _spelled(setting: settings.Setting, value: str) -> list[str]:
-    """A setting as options again."""
-    option = f"--{setting.option}"
-    if setting.kind is bool or value == AUTO:
-        return [option]
-    return [word for each in value.split("\n") for word in (option, each)]
 
 
 @contextmanager
@@ -120,9 +138,10 @@ def opened(
         recorded: an earlier run, whose own endpoint and VM count before the settings and the name.
     """
     kept = recorded.endpoint if recorded else None
+    below = {name: kept[name] for name in BELOW if name in kept} if kept else chosen.below()
     resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
     _tell_sources(resolved, progress)
-    backend = backends.connect(target, _with_password(target, resolved.values, progress))
+    backend = backends.connect(target, {**_with_password(target, resolved.values, progress), **below})
     try:
         ssh = None
         if chosen.ssh is not None:
@@ -133,6 +152,7 @@ def opened(
             vm=_find_recorded(backend, recorded) if recorded else backend.find(target.name),
             journal=Journal(settings.state_path()),
             spelling=chosen.spelling(target, kept),
+            beside=chosen.beside(),
             ssh=ssh,
             timeout=chosen.timeout,
             load_modules=chosen.load_modules,
@@ -167,7 +187,7 @@ def _find_recorded(backend: Backend, run: Run) -> Vm:
     except TargetError as error:
         where = settings.SETTINGS[run.target.backend][0].name
         raise TargetError(
-            f"the VM {run.vm.name} of run {run.id} is not to be found",
+            f"the {backend.kind.thing} {run.vm.name} of run {run.id} is not to be found",
             evidence=f"{error.message}: {error.evidence}",
             cure=f"{error.cure}; where it was deleted at {run.endpoint.get(where, 'that place')}, there is "
             "nothing left to put back",

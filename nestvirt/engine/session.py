@@ -33,6 +33,7 @@ class Session:
 
     Attributes:
         spelling: the options that name this VM again on a command line, for the cures.
+        beside: further options of this enable, for the cures that name it again.
         ssh: the user's own way into the guest, used instead of the hypervisor's.
         timeout: seconds for each of: the guest's shutdown, its start, and its first answer.
         load_modules: whether the probe may load the guest's kvm module.
@@ -44,6 +45,7 @@ class Session:
     vm: Vm
     journal: Journal
     spelling: str
+    beside: str = ""
     ssh: Channel | None = None
     timeout: float = 120.0
     load_modules: bool = False
@@ -81,6 +83,7 @@ def read(session: Session) -> Facts:
 def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     """What the facts say; the cure of what nestvirt can mend is to let it, and below a VM is its host."""
     command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
+    command += f" {session.beside}" if session.beside else ""
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
     findings = facts.judge(goal)
     return [f if f.fix is None else replace(f, cure=command) for f in to_host(session, findings)]

@@ -43,6 +43,7 @@ ata0-master: type=cdrom, path={folder}/boot.iso, status=inserted
 boot: cdrom
 clock: sync=none, time0=local
 com1: enabled=true, mode=file, dev={folder}/serial
+{com2}
 log: {folder}/bochs.log
 panic: action=fatal
 error: action=report
@@ -156,7 +157,7 @@ def _console(machine: Machine) -> str:
         shutil.copyfile(guest.kernel, folder / "vmlinuz")
         append = "console=ttyS0 quiet panic=-1" + ("" if machine.modules else " nv.modules=no")
         if isinstance(boot, Bochs):
-            return _bochs(folder, boot, append)
+            return _watch(in_bochs(folder, boot, append), folder)
         assert isinstance(boot, Tcg | GuestOf)
         tcg, memory = (boot, 512) if isinstance(boot, Tcg) else (boot.host, 1536)
         return _tcg(folder, tcg, memory, append)
@@ -203,7 +204,15 @@ def _tcg(folder: Path, machine: Tcg, memory: int, append: str) -> str:
     return _watch([*qemu, *rest, *kernel, "-serial", f"file:{folder}/serial"], folder)
 
 
-def _bochs(folder: Path, machine: Bochs, append: str) -> str:
+def in_bochs(folder: Path, machine: Bochs, append: str, com2: str = "") -> list[str]:
+    """The command that boots the folder's vmlinuz and initrd in Bochs; its console is the file ``serial`` there.
+
+    Args:
+        folder: the machine's own; the disc and the configuration are written there.
+        machine: what it is like.
+        append: the kernel's command line.
+        com2: a second serial line, in Bochs' words.
+    """
     disc = folder / "disc"
     disc.mkdir()
     for path in (folder / "vmlinuz", folder / "initrd"):
@@ -219,10 +228,13 @@ def _bochs(folder: Path, machine: Bochs, append: str) -> str:
     config = folder / "bochsrc"
     (folder / "bios").write_bytes(_firmware(vt=machine.vt_in_firmware))
     cpuid = f"cpuid: {machine.cpuid}" if machine.cpuid else ""
-    config.write_text(BOCHSRC.format(model=machine.model, cpuid=cpuid, folder=folder, vga=BOCHS_VGA))
+    second = f"com2: {com2}" if com2 else ""
+    config.write_text(
+        BOCHSRC.format(model=machine.model, cpuid=cpuid, folder=folder, vga=BOCHS_VGA, com2=second)
+    )
     # Debian's Bochs starts in its debugger, which has to be told to go on.
     (folder / "go").write_text("c\n")
-    return _watch(["bochs-bin", "-q", "-f", str(config), "-rc", f"{folder}/go"], folder)
+    return ["bochs-bin", "-q", "-f", str(config), "-rc", f"{folder}/go"]
 
 
 def _firmware(*, vt: bool) -> bytes:

@@ -11,8 +11,8 @@ from nestvirt.backends.base import VM, Place
 from nestvirt.backends.host import HostFacts
 from nestvirt.backends.host.facts import content
 from nestvirt.backends.host.situation import User
+from nestvirt.backends.host.with_vm import BothFacts, WithHost
 from nestvirt.backends.libvirt.host import login_of
-from nestvirt.backends.withhost import BothFacts, WithHost
 from nestvirt.errors import TargetError
 from nestvirt.model import Change, Goal, Power, Vm
 from nestvirt.plan import make_plan

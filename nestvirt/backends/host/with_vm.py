@@ -15,10 +15,7 @@ from nestvirt.model import Change, Finding, Goal, Layer, Power, Status, Target, 
 from nestvirt.printable import printable
 
 AUTO = "auto"
-"""The address that stands for: where the VM's own backend says."""
-
-OWN_SETTINGS = ("with_host", "host_ssh_config", "drain")
-"""The settings that are of the host, and not of the VM's hypervisor."""
+"""The address that stands for the one that the VM's own backend tells."""
 
 _HOSTS_OWN = ("host-cpu", "host-nested")
 """What a VM's backend tells of the host from afar; the host itself tells it better."""
@@ -88,16 +85,19 @@ class WithHost:
 
     Args:
         vms: the VM's backend.
-        settings: ``with_host`` is the host's address, or AUTO; ``host_ssh_config`` and ``drain`` are its own.
+        endpoint: of which ``with_host`` (an address, or AUTO), ``host_ssh_config`` and ``drain`` count.
     """
 
-    def __init__(self, vms: Backend, settings: Mapping[str, str]) -> None:
+    def __init__(self, vms: Backend, endpoint: Mapping[str, str]) -> None:
         self._vms = vms
-        self._settings = {name: settings[name] for name in OWN_SETTINGS if name in settings}
-        self._ssh_config = settings.get("host_ssh_config") or settings.get("ssh_config", "")
+        self._address = endpoint["with_host"]
+        self._settings = {
+            "ssh_config": endpoint.get("host_ssh_config", ""),
+            "drain": endpoint.get("drain", ""),
+        }
         self._below: dict[str, _Below] = {}  # by the VM's id
         self.kind: Kind = vms.kind
-        self.endpoint: Mapping[str, str] = {**vms.endpoint, **self._settings}
+        self.endpoint: Mapping[str, str] = vms.endpoint
 
     @classmethod
     def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
@@ -108,24 +108,26 @@ class WithHost:
         """Find the VM, and log in to its host; see Backend."""
         vm = self._vms.find(name)
         place = self._vms.host_of(vm)
-        address = self._settings["with_host"]
-        address = place.address or "" if address == AUTO else address
+        address = (place.address or "") if self._address == AUTO else self._address
         if not address:
             raise TargetError(
                 f"nestvirt does not know how to log in to the host of {vm.name}",
                 evidence=f"the VM is on {place.name or 'a host'}, and the connection is no login there",
                 cure=f"say how: --with-host ssh://root@{place.name or 'HOST'}",
             )
-        settings = {"ssh_config": self._ssh_config, "drain": self._settings.get("drain", "")}
-        backend = HostBackend.connect(Target("host", address), settings)
+        backend = HostBackend.connect(Target("host", address), self._settings)
         with contextlib.ExitStack() as undone:
             undone.callback(backend.close)
             host = backend.find(address)
             _refuse_another(vm, place, host, address)
             undone.pop_all()
         self._below[vm.id] = _Below(backend, host)
-        drain = backend.endpoint["drain"]
-        self.endpoint = {**self.endpoint, "with_host": address, **({"drain": drain} if drain else {})}
+        below = {
+            "with_host": address,
+            "host_ssh_config": self._settings["ssh_config"],
+            "drain": backend.endpoint["drain"],
+        }
+        self.endpoint = {**self._vms.endpoint, **{name: value for name, value in below.items() if value}}
         return vm
 
     def host_of(self, vm: Vm) -> Place:

@@ -1,0 +1,109 @@
+"""What a host says of itself: read strictly, and nothing of it trusted."""
+
+from __future__ import annotations
+
+import pytest
+
+from nestvirt.backends.host.situation import Image, parse
+from nestvirt.errors import ConnectionFailed
+
+ETC = "/etc/modprobe.d"
+
+SAID = """@ hostname
+ node1
+@ id
+ 3d1219c7
+@ machine
+ x86_64
+@ kernel
+ 6.1.0-1-amd64
+@ system
+ ID=ubuntu
+ ID_LIKE=debian
+@ cpu
+ vendor_id\t: GenuineIntel
+ model name\t: Intel(R) Xeon(R) \x1b[2J
+ flags\t\t: fpu vmx sse
+@ cmdline
+ quiet kvm-intel.nested=1
+@ sources
+ /etc/default/grub:9
+@ said
+ [    1.5] kvm: Nested Virtualization enabled
+@ modules
+ kvm_intel 380928 4 - Live 0x0
+ kvm 1146880 1 kvm_intel, Live 0x0
+@ device
+ /dev/kvm
+@ parameter /sys/module/kvm_intel/parameters/nested
+ Y
+@ parameter /sys/module/kvm_intel/parameters/ept
+ N
+@ file kvm_intel
+ /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko
+@ file kvm_amd
+ /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-amd.ko
+@ config /etc/modprobe.d/a.conf
+@ config /etc/modprobe.d/kvm.conf
+ options kvm_intel nested=0
+@ writable
+ /etc/modprobe.d
+@ user 4711
+ kvm
+ -id
+ 100
+ --
+ -name
+ web-01,debug-threads=on
+@ user 12
+ qemu-system-x86
+ -name
+ guest=db,,eu,debug-threads=on
+ --
+ -uuid
+ c0ffee00-0000-4000-8000-000000000002
+@ user 13
+ crosvm
+@ initramfs /boot/initrd.img-6.1.0-1-amd64
+ usr/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko
+ etc/modprobe.d/kvm.conf
+ newer /etc/modprobe.d/a.conf
+@ tool dracut
+@ end
+"""
+
+
+def test_what_a_host_says_is_read() -> None:
+    identity, said = parse(SAID)
+    assert (identity, said.hostname, said.vendor, said.module) == ("3d1219c7", "node1", "intel", "kvm_intel")
+    assert "\x1b" not in said.model
+    assert (said.nested, said.on, said.paging, said.writable) == ("Y", True, "N", True)
+    assert said.loaded == {"kvm_intel": 4, "kvm": 1}
+    assert [(w.path, w.line, w.value) for w in said.words] == [
+        (f"{ETC}/kvm.conf", 1, "0"),
+        ("/proc/cmdline", 0, "1"),
+    ]
+    assert [str(user) for user in said.users] == ["web-01 (pid 4711)", "db,eu (pid 12)", "crosvm (pid 13)"]
+    assert [user.key for user in said.users] == [
+        "proxmox:100",
+        "libvirt:c0ffee00-0000-4000-8000-000000000002",
+        "",
+    ]
+    assert said.sources == ("/etc/default/grub:9",)
+    assert said.said == ("[ 1.5] kvm: Nested Virtualization enabled",)
+    assert said.image == Image(
+        "/boot/initrd.img-6.1.0-1-amd64",
+        frozenset({"kvm_intel"}),
+        frozenset({"kvm.conf"}),
+        frozenset({f"{ETC}/a.conf"}),
+    )
+    assert set(said.configs) == {f"{ETC}/a.conf", f"{ETC}/kvm.conf"}
+    assert said.tools == {"dracut"}
+    assert said.system == {"ubuntu", "debian"}
+
+
+@pytest.mark.parametrize("text", ["", "Welcome to node1!\n", SAID.replace("@ end\n", "")])
+def test_other_answers_are_refused(text: str) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        parse(text)
+    assert caught.value.evidence
