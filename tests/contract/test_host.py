@@ -31,11 +31,6 @@ def host(kvm_host: KvmHost) -> Iterator[KvmHost]:
     kvm_host.reload()
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "state")
-
-
 def session(host: KvmHost, journal: Journal, tell: Tell = quiet) -> Session:
     target = Target("host", f"ssh://root@{host.name}")
     backend = backends.connect(target, {"ssh_config": str(host.ssh_config)})
@@ -64,22 +59,17 @@ def off_by(host: KvmHost, name: str = "kvm.conf") -> dict[str, str]:
     return configs(host)
 
 
-@pytest.mark.parametrize(
-    ("name", "ours"), [("kvm.conf", OURS), ("zzz.conf", "/etc/modprobe.d/zzzz-nestvirt.conf")]
-)
-def test_enabled_whatever_drop_in_competes_proven_and_undone(
-    host: KvmHost, journal: Journal, name: str, ours: str
-) -> None:
-    before = off_by(host, name)
+def test_enabled_over_a_drop_in_that_sorts_before_proven_and_undone(host: KvmHost, journal: Journal) -> None:
+    before = off_by(host, "kvm.conf")
     checked = engine.check(session(host, journal), ON)
     assert checked.first_broken is not None
     assert checked.first_broken.check == "host-nested"
-    assert f"/etc/modprobe.d/{name}:1" in checked.first_broken.evidence
+    assert "/etc/modprobe.d/kvm.conf:1" in checked.first_broken.evidence
 
     result = enable(host, journal)
     assert result.conclusion is Status.PASS
     assert found(result, "host-kvm-offers").status is Status.PASS
-    assert (host.nested, configs(host)) == ("1", {**before, ours: ON_TEXT})
+    assert (host.nested, configs(host)) == ("1", {**before, OURS: ON_TEXT})
     again = enable(host, journal)
     assert (again.conclusion, again.changes, again.run) == (Status.PASS, (), None)
 
@@ -88,14 +78,19 @@ def test_enabled_whatever_drop_in_competes_proven_and_undone(
     assert (host.nested, configs(host)) == ("0", before)
 
 
-def test_a_vm_of_an_enabled_host_nests(host: KvmHost, journal: Journal) -> None:
-    off_by(host)
+def test_enabled_over_a_drop_in_that_sorts_after(host: KvmHost, journal: Journal) -> None:
+    before = off_by(host, "zzz.conf")
     assert enable(host, journal).conclusion is Status.PASS
-    host.start_vm("web-01", nested_probe=True)
-    seen = host.vm_seen("web-01")
-    assert seen.svm
-    assert seen.probe is not None
-    assert seen.probe["verdict"] == "works"
+    assert (host.nested, configs(host)) == ("1", {**before, "/etc/modprobe.d/zzzz-nestvirt.conf": ON_TEXT})
+
+
+def test_module_that_is_not_loaded_is_loaded(host: KvmHost, journal: Journal) -> None:
+    host.sh("modprobe -r kvm_amd")
+    checked = engine.check(session(host, journal), ON)
+    assert checked.first_broken is not None
+    assert checked.first_broken.check == "host-module"
+    result = enable(host, journal)
+    assert (result.conclusion, result.changes, host.nested) == (Status.PASS, (), "1")
 
 
 def test_while_a_vm_runs_it_is_configured_and_not_effective(host: KvmHost, journal: Journal) -> None:

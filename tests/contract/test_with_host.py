@@ -19,6 +19,7 @@ from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Report, Status, Target
 from tests.contract.basis import MANNER, ON
 from tests.lab.kvmhost import KvmHost
+from tests.peers.proxmox_rig import ProxmoxRig
 
 DROP_IN = "/etc/modprobe.d/zz-nestvirt.conf"
 PARAMETER = "/sys/module/kvm_amd/parameters/nested"
@@ -26,21 +27,22 @@ TIMEOUT = 240
 
 
 @pytest.fixture
-def host(kvm_host: KvmHost) -> Iterator[KvmHost]:
-    """A host that somebody has forbidden nesting, with one VM that runs."""
+def idle_host(kvm_host: KvmHost) -> Iterator[KvmHost]:
+    """A host that somebody has forbidden nesting."""
     kvm_host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
     kvm_host.sh("modprobe -r kvm_amd; modprobe kvm_amd")
-    kvm_host.libvirt.ensure()
-    kvm_host.libvirt.define("web-01")
-    kvm_host.libvirt.start("web-01")
-    kvm_host.libvirt.wait_agent("web-01")
     yield kvm_host
     kvm_host.reload()
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "state")
+def host(idle_host: KvmHost) -> KvmHost:
+    """The same, with one VM that runs."""
+    idle_host.libvirt.ensure()
+    idle_host.libvirt.define("web-01")
+    idle_host.libvirt.start("web-01")
+    idle_host.libvirt.wait_agent("web-01")
+    return idle_host
 
 
 def endpoint(host: KvmHost, **further: str) -> dict[str, str]:
@@ -60,9 +62,11 @@ def status(report: Report) -> dict[str, Status]:
 def test_one_command_from_a_host_that_forbids_it_to_guest_code_in_the_guests_guest(
     host: KvmHost, journal: Journal
 ) -> None:
-    alone = engine.reach(session(journal, endpoint(host)), ON, MANNER)
-    assert [f.check for f in alone.blockers] == ["host-nested"]
-    assert "nestvirt enable --libvirt web-01 --with-host" in alone.blockers[0].cure
+    alone = engine.check(session(journal, endpoint(host)), ON)
+    assert alone.first_broken is not None
+    assert alone.first_broken.check == "host-nested"
+    assert "nestvirt enable --libvirt web-01 --with-host" in alone.first_broken.cure
+    assert status(alone)["guest-cpu-flag"] is Status.FAIL
 
     together = endpoint(host, with_host=f"ssh://root@{host.name}")
     done = engine.reach(session(journal, together), ON, MANNER)
@@ -78,22 +82,17 @@ def test_one_command_from_a_host_that_forbids_it_to_guest_code_in_the_guests_gue
     assert host.libvirt.virsh("domstate", "web-01").strip() == "running"
 
 
-def test_another_vm_stands_in_the_way_until_it_is_drained(host: KvmHost, journal: Journal) -> None:
-    where = {"ssh_config": str(host.ssh_config)}
+def draining(host: KvmHost, journal: Journal, name: str) -> Session:
     target = Target("host", f"ssh://root@{host.name}")
-    with pytest.raises(TargetError, match="no running VM called"):
-        backends.connect(target, {**where, "drain": "db-01"}).find(target.name)
-
-    backend = backends.connect(target, {**where, "drain": "web-01"})
-    drained = Session(backend, target, backend.find(target.name), journal, "--host", timeout=TIMEOUT)
-    done = engine.reach(drained, ON, MANNER)
-    assert (done.conclusion, host.nested) == (Status.PASS, "1")
-    assert host.libvirt.virsh("domstate", "web-01").strip() == "running"
+    backend = backends.connect(target, {"ssh_config": str(host.ssh_config), "drain": name})
+    return Session(backend, target, backend.find(target.name), journal, "--host", timeout=TIMEOUT)
 
 
-def test_after_a_power_cut_between_the_drained_vm_and_its_start_undo_starts_it(
+def test_a_vm_in_the_way_is_drained_by_name_and_after_a_power_cut_undo_starts_it(
     host: KvmHost, journal: Journal, tmp_path: Path
 ) -> None:
+    with pytest.raises(TargetError, match="no running VM called"):
+        draining(host, journal, "db-01")
     job = {
         "backend": "host",
         "endpoint": {"ssh_config": str(host.ssh_config), "drain": "web-01"},
@@ -113,3 +112,27 @@ def test_after_a_power_cut_between_the_drained_vm_and_its_start_undo_starts_it(
     engine.undo(again, run, MANNER)
     assert (host.nested, host.sh("ls /etc/modprobe.d").split()) == ("0", ["kvm.conf"])
     assert host.libvirt.virsh("domstate", "web-01").strip() == "running"
+
+    done_at_last = engine.reach(draining(host, journal, "web-01"), ON, MANNER)
+    assert (done_at_last.conclusion, host.nested) == (Status.PASS, "1")
+    assert host.libvirt.virsh("domstate", "web-01").strip() == "running"
+
+
+def test_a_proxmox_vm_and_its_node(idle_host: KvmHost, rig: ProxmoxRig, journal: Journal) -> None:
+    """The node's API is the simulator's, its kernel is real."""
+    rig.pve.add("web-01", running=True, cpu="x86-64-v2-AES")
+    before = rig.see("web-01")
+    target = Target("proxmox", "web-01")
+    below = {"with_host": f"ssh://root@{idle_host.name}", "host_ssh_config": str(idle_host.ssh_config)}
+    with pytest.raises(TargetError, match="not on the host"):
+        backends.connect(target, {**rig.endpoint, **below}).find("web-01")
+
+    idle_host.sh("hostname pve1")
+    backend = backends.connect(target, {**rig.endpoint, **below})
+    now = Session(backend, target, backend.find("web-01"), journal, "--proxmox web-01", timeout=TIMEOUT)
+    done = engine.reach(now, ON, MANNER)
+    assert [change.setting for change in done.changes] == [PARAMETER, DROP_IN, "cpu"]
+    assert (done.conclusion, idle_host.nested) == (Status.PASS, "1")
+    engine.undo(now, journal.find(None), MANNER)
+    assert (idle_host.nested, rig.see("web-01")) == ("0", before)
+    idle_host.sh(f"hostname {idle_host.name}")

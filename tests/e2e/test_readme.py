@@ -13,18 +13,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
 
 README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
-VM = "web-01"
+VM, HOST = "web-01", "node1"
 FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
-def outputs(lab: LibvirtLab, state: Path) -> list[str]:
-    """What the README's commands print, in order, on VMs that have no nesting and run."""
+def outputs(lab: LibvirtLab, host: KvmHost, state: Path) -> list[str]:
+    """What the README's commands print, in order, on VMs that run without nesting, and a host that forbids it."""
+    host.reload()
+    host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
+    host.sh("modprobe -r kvm_amd; modprobe kvm_amd")
+    ssh_config = state / "ssh_config"
+    ssh_config.write_text(host.ssh_config.read_text().replace(f"Host {host.name}", f"Host {HOST}"))
     lab.define(VM, svm=False)
     lab.start(VM)
     lab.wait_agent(VM)
@@ -39,6 +45,7 @@ def outputs(lab: LibvirtLab, state: Path) -> list[str]:
             "PROXMOX_VE_ENDPOINT": served.url,
             "PROXMOX_VE_API_TOKEN": rig.token,
             "PROXMOX_CA_PATH": served.ca_file,
+            "NESTVIRT_HOST_SSH_CONFIG": str(ssh_config),
         }
         return printed_in(environment)
 
@@ -61,18 +68,21 @@ def without_figures(text: str) -> str:
     return FIGURE.sub("N", text)
 
 
-def test_commands_print_what_the_readme_shows(libvirt_lab: LibvirtLab, tmp_path: Path) -> None:
+def test_commands_print_what_the_readme_shows(
+    libvirt_lab: LibvirtLab, kvm_host: KvmHost, tmp_path: Path
+) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
     assert len(shown) >= 5
-    printed = outputs(libvirt_lab, tmp_path)
+    printed = outputs(libvirt_lab, kvm_host, tmp_path)
     libvirt_lab.remove(VM)
+    kvm_host.reload()
     assert [without_figures(text) for text in printed] == [without_figures(text) for text in shown]
 
 
 def write() -> None:
     """Put the real output into the README."""
-    with LibvirtLab() as lab, tempfile.TemporaryDirectory() as state:
-        printed = iter(outputs(lab, Path(state)))
+    with LibvirtLab() as lab, KvmHost() as host, tempfile.TemporaryDirectory() as state:
+        printed = iter(outputs(lab, host, Path(state)))
     text = README.read_text(encoding="utf-8")
     text = EXAMPLE.sub(lambda match: f"```console\n$ {match['command']}\n{next(printed)}```", text)
     README.write_text(text, encoding="utf-8")

@@ -39,8 +39,8 @@ SECONDS = 60.0
 REBUILD_SECONDS = 900.0
 """For an initramfs, which is packed on a host that may have other work."""
 
-_WRITE = 'set -e; umask 022; cat > "$1.new"; sync; mv -f "$1.new" "$1"; sync'
-_REMOVE = 'set -e; rm -f "$1"; sync'
+_WRITE = 'umask 022; cat > "$1.new" && sync && mv -f "$1.new" "$1" && sync || { rm -f "$1.new"; exit 1; }'
+_REMOVE = 'rm -f "$1" && sync'
 
 
 class HostBackend:
@@ -64,6 +64,8 @@ class HostBackend:
         self._sudo: tuple[str, ...] = ()
         self._vms = Vms(self._as_root)
         self._offers: tuple[bool | None, str] | None = None
+        self._found: tuple[str, HostFacts] | None = None  # what find has read, for the first reading of facts
+        self._module = ""
         self.endpoint = endpoint
 
     @classmethod
@@ -103,6 +105,7 @@ class HostBackend:
         if self._drain and name != identity:
             keys = keys_of(self._drain, facts.users)
             self.endpoint = {**self.endpoint, "drain": "\n".join(keys)}
+        self._found = identity, replace(facts, drain=self._drain)
         return Vm(identity, facts.hostname)
 
     @property
@@ -115,7 +118,8 @@ class HostBackend:
 
     def read(self, vm: Vm) -> HostFacts:
         """Module, parameters, modprobe.d, command line, initramfs, users; see Backend."""
-        identity, facts = self._read()
+        identity, facts = self._found or self._read()
+        self._found = None
         if identity != vm.id:
             raise ConnectionFailed(
                 f"another host answers in the place of {vm.name}",
@@ -132,6 +136,7 @@ class HostBackend:
         script = Path(__file__).with_name("reading.sh").read_bytes()
         done = self._as_root(["sh", "-s"], stdin=script)
         identity, situation = parse(done.stdout.decode(errors="replace"))
+        self._module = situation.module or ""
         return identity, HostFacts(**vars(situation), drain=self._drain)
 
     def _ask_kvm(self) -> tuple[bool | None, str]:
@@ -193,27 +198,27 @@ class HostBackend:
     def stop(self, vm: Vm, *, timeout: float) -> None:
         """Shut down the VMs to drain, and unload the module; see Backend."""
         self._vms.shut_down(self._drain, timeout=timeout)
-        self._unload(vm, min(timeout, SECONDS))
+        self._unload(min(timeout, SECONDS))
 
     def power_off(self, vm: Vm) -> None:
         """Cut the power of the VMs to drain, and unload the module; see Backend."""
         self._vms.power_off(self._drain)
-        self._unload(vm, SECONDS / 4)
+        self._unload(SECONDS / 4)
 
     def start(self, vm: Vm, *, timeout: float) -> None:
         """Load the module, and start the VMs that were drained; see Backend."""
-        self._load(vm)
+        self._load()
         self._vms.start(self._drain, timeout=timeout)
 
     def _reload(self, vm: Vm, facts: HostFacts, value: str | None) -> None:
         if facts.on is not None:
             self.stop(vm, timeout=self.drain_seconds)
         if value is not None:
-            self._load(vm, f"nested={value}")
+            self._load(f"nested={value}")
             self._vms.start(self._drain, timeout=self.drain_seconds)
 
-    def _unload(self, vm: Vm, timeout: float) -> None:
-        module = self._module(vm)
+    def _unload(self, timeout: float) -> None:
+        module = self._module
         deadline = time.monotonic() + timeout
         while (done := self._as_root(["modprobe", "-r", module])).code != 0:
             if time.monotonic() > deadline or b"in use" not in done.stderr:
@@ -224,10 +229,11 @@ class HostBackend:
                 )
             time.sleep(0.5)  # a VM that has just ended still holds it
 
-    def _load(self, vm: Vm, *parameters: str) -> None:
-        module, self._offers = self._module(vm), None
+    def _load(self, *parameters: str) -> None:
+        module, self._offers = self._module, None
         done = self._as_root(["modprobe", module, *parameters])
-        if done.code != 0 or self._read()[1].on is None:
+        loaded = self._as_root(["test", "-e", f"/sys/module/{module}/parameters/nested"]).code == 0
+        if done.code != 0 or not loaded:
             raise PowerError(
                 f"{module} could not be loaded",
                 evidence=printable(done.stderr.decode(errors="replace"), 300) or "modprobe said nothing",
@@ -242,12 +248,6 @@ class HostBackend:
         """End the connection."""
         self._open = False
         self._end()
-
-    def _module(self, vm: Vm) -> str:
-        module = self._read()[1].module
-        if module is None:
-            raise PowerError(f"{vm.name} has no kvm module", evidence="its CPU is no x86 one", cure="none")
-        return module
 
     def _as_root(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
         return self._run([*self._sudo, *argv], stdin=stdin, timeout=timeout)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Self
 
 from nestvirt import backends
-from nestvirt.backends.base import Backend, Facts, Kind
+from nestvirt.backends.base import Backend, Facts, Kind, Place
 from nestvirt.backends.vagrant.facts import CHECKS, MachineFacts
 from nestvirt.backends.vagrant.project import Machine, Project
 from nestvirt.backends.vagrant.status import machines_of
@@ -85,6 +85,10 @@ class VagrantBackend:
             ) from error
         self._machines[found.id] = machine
         return replace(found, hypervisor=HYPERVISOR)
+
+    def host_of(self, vm: Vm) -> Place:
+        """See Backend."""
+        return self._hypervisor.host_of(vm)
 
     def read(self, vm: Vm) -> Facts:
         """The provider's facts, and the Vagrantfile's text; see Backend."""

@@ -19,7 +19,8 @@ SETTING = "cpu"
 """The provider's setting that a Vagrantfile has a say in, too."""
 
 _ASKS = re.compile(
-    r"""^(?!\s*\#).*?(?P<asks>\w+\.nested\s*=\s*true\b|\w+\.cpu_mode\s*=\s*["':]host-passthrough)""",
+    r"""^(?:[^#\n]|\#\{)*?\b"""  # a comment asks for nothing, and #{ begins none
+    r"""(?P<asks>\w+\.nested\s*=\s*true\b|\w+\.cpu_mode\s*=\s*:?["']host-passthrough)""",
     re.MULTILINE,
 )
 _TAKES = "`vagrant up` of the stopped machine and `vagrant reload` write the CPU anew from the Vagrantfile"
@@ -72,7 +73,7 @@ class MachineFacts:
             evidence = f"{line}; what a program comes to shows at the next vagrant reload"
             yield Finding(check, layer, Status.SKIP, evidence)
         else:
-            evidence = f"{_TAKES}, which does not ask for nesting: it takes the setting back"
+            evidence = f"{_TAKES}, and no line of it asks for nesting: the setting would go"
             cure = f"add to the end of {self.machine.project.vagrantfile}: {lines(self.machine, wanted)}"
             yield Finding(check, layer, Status.WARN, evidence, cure)
 
@@ -96,11 +97,9 @@ class MachineFacts:
     def _by_ssh(self, finding: Finding) -> Finding:
         if finding.check != "vm-agent" or not finding.ill:
             return finding
-        project, name = self.machine.project, self.machine.name
-        words = ["nestvirt", "check", "--vagrant", str(project.folder)]
-        words += [] if self.machine.alone else ["--machine", name]
-        look = shlex.join([*words, "--ssh", name, "--ssh-config", "ssh.config"])
-        return replace(finding, cure=f"{project.command('ssh-config', self.machine)} > ssh.config && {look}")
+        options = shlex.join(["--ssh", self.machine.name, "--ssh-config", "ssh.config"])
+        ask = self.machine.project.command("ssh-config", self.machine)
+        return replace(finding, cure=f"look inside with {options}, after: ({ask}) > ssh.config")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,15 @@ SEPARATOR = "#"
 
 
 def target_name(folder: str, machine: str | None) -> str:
-    """What a target calls a project, or one machine of it: ``FOLDER`` or ``FOLDER#MACHINE``."""
-    place = str(Path(folder).resolve())
+    """What a target calls a project, or one machine of it: ``FOLDER`` or ``FOLDER#MACHINE``.
+
+    Raises:
+        TargetError: the folder is a relative one, and the current folder is gone.
+    """
+    try:
+        place = os.path.realpath(folder)
+    except OSError as error:
+        raise _unseen(folder, error) from error
     return f"{place}{SEPARATOR}{machine or ''}" if machine or SEPARATOR in place else place
 
 
@@ -52,11 +59,13 @@ class Project:
 
     Attributes:
         folder: the folder that was named; ``vagrant`` is run there.
-        vagrantfile: the file that Vagrant takes there.
+        root: that folder, or the one above it, from which Vagrant takes its Vagrantfile.
+        vagrantfile: the file that Vagrant takes there; VAGRANT_VAGRANTFILE may name one elsewhere.
         machine: the machine that was named; None for the only one.
     """
 
     folder: Path
+    root: Path
     vagrantfile: Path
     machine: str | None = None
 
@@ -70,22 +79,25 @@ class Project:
         """From a target's name.
 
         Raises:
-            TargetError: there is no such folder, or no Vagrantfile.
+            TargetError: there is no such folder, or no Vagrantfile, or it may not be looked for.
         """
         folder, machine = folder_and_machine(name)
-        if not folder.is_dir():
-            raise TargetError(
-                f"there is no folder {folder}",
-                evidence="--vagrant takes the folder that has the Vagrantfile",
-                cure="name it, for example: --vagrant .",
-            )
-        return cls(folder, _vagrantfile(folder), machine)
+        try:
+            if folder.is_dir():
+                return cls(folder, *_vagrantfile(folder), machine)
+        except OSError as error:
+            raise _unseen(folder, error) from error
+        raise TargetError(
+            f"there is no folder {folder}",
+            evidence="--vagrant takes the folder that has the Vagrantfile",
+            cure="name it, for example: --vagrant .",
+        )
 
     @property
     def data(self) -> Path:
         """Vagrant's data folder of this project."""
         named = os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant"
-        return self.vagrantfile.parent / Path(named).expanduser()
+        return self.root / os.path.expanduser(named)  # noqa: PTH111 - Path's own raises where there is no such user
 
     def text(self) -> str:
         """The Vagrantfile.
@@ -133,26 +145,31 @@ class Project:
             raise TargetError(
                 f"Vagrant has not made the machine {machine.name} yet",
                 evidence=f"{file} is not there",
-                cure=f"{self.command('up', machine)}, and then run this again",
+                cure=f"run this again when it is made: {self.command('up', machine)}",
             ) from error
         except OSError as error:
             cure = "run as the user who runs vagrant there"
             raise TargetError("Vagrant's data cannot be read", evidence=str(error), cure=cure) from error
 
-    def command(self, verb: str, machine: Machine) -> str:
-        """A vagrant command for a shell."""
-        words = ["vagrant", verb] if machine.alone else ["vagrant", verb, machine.name]
+    def command(self, verb: str, machine: Machine | None = None) -> str:
+        """A vagrant command for a shell, for one machine or for all."""
+        words = ["vagrant", verb, *([machine.name] if machine and not machine.alone else [])]
         return f"cd {shlex.quote(str(self.folder))} && {shlex.join(words)}"
 
 
-def _vagrantfile(folder: Path) -> Path:
-    """As Vagrant itself looks for it: here, and then in each folder above."""
+def _unseen(folder: Path | str, error: OSError) -> TargetError:
+    cure = "name another folder, or run as the user who runs vagrant there"
+    return TargetError(f"the folder {folder} cannot be looked into", evidence=str(error), cure=cure)
+
+
+def _vagrantfile(folder: Path) -> tuple[Path, Path]:
+    """The project's root and its Vagrantfile, as Vagrant itself looks: here, then in each folder above."""
     named = os.environ.get("VAGRANT_VAGRANTFILE")
     names = [named] if named else ["Vagrantfile", "vagrantfile"]
     for place in (folder, *folder.parents):
         for name in names:
             if (place / name).is_file():
-                return place / name
+                return place, place / name
     raise TargetError(
         f"there is no {names[0]} in {folder}, nor in a folder above",
         evidence=f"looked for: {', '.join(names)}",

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ TIMEOUT = 120.0
 """Seconds for ``vagrant status``, which asks the guest's agent for an address where a Vagrantfile says so."""
 
 _LINE = re.compile(r"\d+,(?P<target>[^,]*),(?P<kind>[^,]+),(?P<data>.*)")
+_NOT_INHERITED = ("VAGRANT_CWD", "VAGRANT_LOG")
+"""Variables that would name another folder, and bury what Vagrant says in its log."""
 _EARLY = "Vagrant failed to initialize at a very early stage:"
 
 
@@ -69,23 +72,15 @@ def machines_of(project: Project, endpoint: Mapping[str, str]) -> list[Machine]:
 
 
 def _status(project: Project, endpoint: Mapping[str, str]) -> str:
-    inherited = {name: value for name, value in os.environ.items() if name != "VAGRANT_CWD"}
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     if "uri" in endpoint:
-        inherited["LIBVIRT_DEFAULT_URI"] = endpoint["uri"]
-    by_hand = f"make this work first: cd {project.folder} && vagrant status"
+        env["LIBVIRT_DEFAULT_URI"] = endpoint["uri"]
+    by_hand = f"make this work first: {project.command('status')}"
     with _copy_of(project.data) as data:
+        env |= {"VAGRANT_DOTFILE_PATH": data, "VAGRANT_CHECKPOINT_DISABLE": "1"}
         try:
-            done = subprocess.run(
-                ["vagrant", "status", "--machine-readable"],
-                cwd=project.folder,
-                env={**inherited, "VAGRANT_DOTFILE_PATH": data, "VAGRANT_CHECKPOINT_DISABLE": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT,
-            )
-        except (FileNotFoundError, PermissionError) as error:
+            done = _run(["vagrant", "status", "--machine-readable"], project.folder, env)
+        except OSError as error:
             raise MissingExtra(
                 "there is no vagrant that this user may run",
                 evidence=str(error),
@@ -103,6 +98,27 @@ def _status(project: Project, endpoint: Mapping[str, str]) -> str:
     return done.stdout
 
 
+def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    # A session of its own: what the program has started in turn ends with it, at a Ctrl-C too.
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
 def _failure(stdout: str, stderr: str) -> tuple[str, str]:
     """What ended it: the kind of error, and Vagrant's own words."""
     for line in parse(stdout):
@@ -114,15 +130,26 @@ def _failure(stdout: str, stderr: str) -> tuple[str, str]:
 @contextmanager
 def _copy_of(data: Path) -> Iterator[str]:
     """A data folder with the machines' identities; all else in it is the project's own."""
-    with tempfile.TemporaryDirectory(prefix="nestvirt-vagrant-") as scratch:
-        copy = Path(scratch)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in data.iterdir():
-                if entry.name != "machines":
-                    (copy / entry.name).symlink_to(entry)
-        for identity in data.glob("machines/*/*/id"):
-            place = copy / identity.relative_to(data)
-            place.parent.mkdir(parents=True)
-            with contextlib.suppress(OSError):
-                shutil.copyfile(identity, place)
+    with contextlib.ExitStack() as kept:
+        try:
+            scratch = kept.enter_context(tempfile.TemporaryDirectory(prefix="nestvirt-vagrant-"))
+            _fill(Path(scratch), data)
+        except OSError as error:
+            raise TargetError(
+                "Vagrant's data cannot be copied",
+                evidence=str(error),
+                cure="run as the user who runs vagrant there, with room in the folder that TMPDIR names",
+            ) from error
         yield scratch
+
+
+def _fill(copy: Path, data: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in data.iterdir():
+            if entry.name != "machines":
+                (copy / entry.name).symlink_to(entry)
+    for identity in data.glob("machines/*/*/id"):
+        place = copy / identity.relative_to(data)
+        place.parent.mkdir(parents=True)
+        with contextlib.suppress(OSError):
+            shutil.copyfile(identity, place)
