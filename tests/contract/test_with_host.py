@@ -32,6 +32,7 @@ def idle_host(kvm_host: KvmHost) -> Iterator[KvmHost]:
     kvm_host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
     kvm_host.sh("modprobe -r kvm_amd; modprobe kvm_amd")
     yield kvm_host
+    kvm_host.sh(f"hostname {kvm_host.name}")
     kvm_host.reload()
 
 
@@ -135,4 +136,3 @@ def test_a_proxmox_vm_and_its_node(idle_host: KvmHost, rig: ProxmoxRig, journal:
     assert (done.conclusion, idle_host.nested) == (Status.PASS, "1")
     engine.undo(now, journal.find(None), MANNER)
     assert (idle_host.nested, rig.see("web-01")) == ("0", before)
-    idle_host.sh(f"hostname {idle_host.name}")

@@ -25,7 +25,7 @@ FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
 def outputs(lab: LibvirtLab, host: KvmHost, state: Path) -> list[str]:
-    """What the README's commands print, in order, on VMs that run without nesting, and a host that forbids it."""
+    """What the README's commands print, in order, on VMs that run without it, and a host that forbids it."""
     host.reload()
     host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
     host.sh("modprobe -r kvm_amd; modprobe kvm_amd")

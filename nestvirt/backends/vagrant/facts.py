@@ -73,7 +73,7 @@ class MachineFacts:
             evidence = f"{line}; what a program comes to shows at the next vagrant reload"
             yield Finding(check, layer, Status.SKIP, evidence)
         else:
-            evidence = f"{_TAKES}, and no line of it asks for nesting: the setting would go"
+            evidence = f"{_TAKES}, and no line of it asks for nesting: the setting may be gone then"
             cure = f"add to the end of {self.machine.project.vagrantfile}: {lines(self.machine, wanted)}"
             yield Finding(check, layer, Status.WARN, evidence, cure)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import click
 import pytest
 
 from nestvirt import backends
-from nestvirt.backends.vagrant import facts, status
-from nestvirt.backends.vagrant.facts import MachineFacts
-from nestvirt.backends.vagrant.project import Machine, Project, folder_and_machine, target_name
+from nestvirt.backends.base import Place
+from nestvirt.backends.vagrant import VagrantBackend, status
+from nestvirt.backends.vagrant.project import Project, folder_and_machine, target_name
 from nestvirt.backends.vagrant.status import Line, machines_of, parse
 from nestvirt.cli.options import VMS, named, words_for
 from nestvirt.errors import Busy, ConnectionFailed, Error, MissingExtra, TargetError
 from nestvirt.journal import Journal
-from nestvirt.model import Change, Finding, Goal, Layer, Power, Status, Target, Vm
+from nestvirt.model import Power, Target, Vm
+from tests.lab import wait_for
 from tests.peers.vagrant_rig import STATUS, recited, reciting_program
 
 NOWHERE = {"uri": "qemu+unix:///session?socket=/nonexistent"}
@@ -110,6 +112,23 @@ def test_vagrants_own_variables_are_heeded(folder: Path, monkeypatch: pytest.Mon
     assert (project.vagrantfile.name, project.data) == ("Other", folder / "kept")
 
 
+@pytest.mark.parametrize("kind", ["below", "absolute"])
+def test_data_is_where_the_search_ended_not_where_the_named_file_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (folder / "conf").mkdir()
+    (folder / "conf/Vagrantfile").touch()
+    place = folder if kind == "absolute" else Path()
+    monkeypatch.setenv("VAGRANT_VAGRANTFILE", str(place / "conf/Vagrantfile"))
+    project = Project.named(str(folder))
+    assert (project.vagrantfile, project.data) == (folder / "conf/Vagrantfile", folder / ".vagrant")
+
+
+def test_home_of_a_user_that_is_not_there_is_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", "~nobody-here/data")
+    assert Project.named(str(folder)).data == folder / "~nobody-here/data"
+
+
 @pytest.mark.parametrize("name", ["/nonexistent/place", "/nonexistent/place#web"])
 def test_folder_that_is_not_there(name: str) -> None:
     with pytest.raises(TargetError, match="no folder /nonexistent/place"):
@@ -119,6 +138,35 @@ def test_folder_that_is_not_there(name: str) -> None:
 def test_folder_without_a_vagrantfile(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="there is no Vagrantfile in"):
         Project.named(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["n" * 300, f"lab/{'n' * 300}"])
+def test_folder_that_may_not_be_looked_into(folder: Path, name: str) -> None:
+    """A name too long stands for whatever the kernel refuses: root, as tests may be, is refused little."""
+    with pytest.raises(TargetError, match="cannot be looked into") as caught:
+        Project.named(target_name(str(folder.parent / name), None))
+    assert "File name too long" in caught.value.evidence
+
+
+def test_vagrantfile_that_may_not_be_looked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAGRANT_VAGRANTFILE", "n" * 300)
+    with pytest.raises(TargetError, match="cannot be looked into"):
+        Project.named(str(folder))
+
+
+def test_folder_that_is_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(TargetError, match="no folder"):
+        Project.named(target_name(str(tmp_path / "loop"), None))
+
+
+def test_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(TargetError, match="cannot be looked into"):
+        target_name(".", None)
+    monkeypatch.chdir(tmp_path)
 
 
 # --- errors
@@ -145,6 +193,34 @@ def test_what_vagrant_complains_of_is_told_in_its_words(
     assert f"cd {folder} && vagrant status" in caught.value.cure
 
 
+def test_what_to_do_can_be_pasted_where_the_folder_has_a_space(tmp_path: Path) -> None:
+    folder = recited(tmp_path / "my lab", "libvirt", {"default": None})
+    project = Project.named(str(folder))
+    [machine] = machines_of(project, NOWHERE)
+    with pytest.raises(TargetError) as caught:
+        project.identity(machine)
+    assert caught.value.cure.endswith(f": cd '{folder}' && vagrant up")
+    (folder / "recorded-code").write_text("1")
+    with pytest.raises(TargetError) as caught:
+        machines_of(project, NOWHERE)
+    assert caught.value.cure.endswith(f": cd '{folder}' && vagrant status")
+
+
+def test_data_folder_that_cannot_be_copied(folder: Path, tmp_path: Path) -> None:
+    (folder / ".vagrant").rename(tmp_path / "old")
+    (folder / ".vagrant").symlink_to(".vagrant")
+    with pytest.raises(TargetError, match="data cannot be copied") as caught:
+        machines_of(Project.named(str(folder)), NOWHERE)
+    assert "symbolic links" in caught.value.evidence
+
+
+def test_program_that_is_none(folder: Path, program: Path) -> None:
+    program.write_text("no script, and no program")
+    with pytest.raises(MissingExtra) as caught:
+        machines_of(Project.named(str(folder)), NOWHERE)
+    assert "format" in caught.value.evidence
+
+
 def test_without_vagrant_libvirts_own_name_is_a_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(MissingExtra) as caught:
@@ -157,6 +233,43 @@ def test_vagrant_that_hangs_is_given_up(folder: Path, program: Path, monkeypatch
     monkeypatch.setattr(status, "TIMEOUT", 0.2)
     with pytest.raises(ConnectionFailed, match="did not end"):
         machines_of(Project.named(str(folder)), NOWHERE)
+
+
+@pytest.mark.parametrize("ending", [subprocess.TimeoutExpired("vagrant", 1), KeyboardInterrupt()])
+def test_what_vagrant_started_ends_with_it(
+    folder: Path, program: Path, monkeypatch: pytest.MonkeyPatch, ending: BaseException
+) -> None:
+    """The packages of its maker have a launcher, whose child is the Vagrant that works."""
+    os.mkfifo(folder / "started")
+    program.write_text("#!/bin/sh\nsleep 600 &\necho $! >started\nwait\n")
+    children: list[int] = []
+
+    def end(_process: object, **_options: object) -> tuple[str, str]:
+        children.append(int((folder / "started").read_text()))
+        raise ending
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", end)
+    with pytest.raises((ConnectionFailed, KeyboardInterrupt)):
+        machines_of(Project.named(str(folder)), NOWHERE)
+    wait_for(lambda: _has_ended(children[0]), 10, "Vagrant's child to end")
+
+
+def _has_ended(process: int) -> bool:
+    """Also where nobody has asked yet how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_words_are_not_buried_in_vagrants_log(
+    folder: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAGRANT_LOG", "debug")
+    program.write_text('#!/bin/sh\necho "log: ${VAGRANT_LOG-none}" >&2\nexit 1\n')
+    with pytest.raises(TargetError) as caught:
+        machines_of(Project.named(str(folder)), NOWHERE)
+    assert caught.value.evidence == "log: none"
 
 
 def test_vagrant_gets_a_copy_of_its_data_and_our_libvirt(folder: Path, program: Path) -> None:
@@ -194,120 +307,6 @@ def test_libvirt_that_does_not_answer_is_called_so(folder: Path) -> None:
             backends.connect(Target("vagrant", name), NOWHERE)
 
 
-# --- the finding
-
-
-@dataclass(frozen=True)
-class Provided:
-    """A provider's facts."""
-
-    cpu: str | None = None
-    fix: Change | None = None
-    power: Power = Power.RUNNING
-    busy: str = ""
-
-    def has(self, change: Change) -> bool:
-        return change == self.fix
-
-    def value(self, _setting: str) -> str | None:
-        return self.cpu
-
-    def judge(self, _goal: Goal) -> list[Finding]:
-        agent = Finding("vm-agent", Layer.VM, Status.WARN, "none", "attach one")
-        return [Finding("vm-cpu", Layer.VM, Status.FAIL, "it has not", "enable", self.fix), agent]
-
-
-PASSTHROUGH = "<cpu mode='host-passthrough' check='none'/>"
-EPYC = "<cpu mode='custom'><model fallback='forbid'>EPYC</model><feature policy='require' name='svm'/></cpu>"
-BY_VAGRANT = (
-    "<cpu mode='host-model'><feature policy='optional' name='vmx'/>"
-    "<feature policy='optional' name='svm'/></cpu>"
-)
-
-
-def judged(text: str, goal: Goal, provided: Provided, machine: str = "") -> list[Finding]:
-    project = Project(Path("/lab"), Path("/lab/Vagrantfile"))
-    of = Machine(project, machine or "default", "libvirt", alone=not machine)
-    own = MachineFacts(provided, of, text)
-    assert (own.power, own.busy) == (provided.power, provided.busy)
-    return list(own.judge(goal))
-
-
-@pytest.mark.parametrize(
-    ("provided", "machine", "line"),
-    [
-        pytest.param(
-            Provided(None, Change("cpu", None, PASSTHROUGH)),
-            "",
-            'Vagrant.configure("2") { |config| config.vm.provider(:libvirt) '
-            '{ |libvirt| libvirt.nested = true; libvirt.cpu_mode = "host-passthrough" } }',
-            id="what will be written",
-        ),
-        pytest.param(
-            Provided(EPYC),
-            "",
-            'libvirt.nested = true; libvirt.cpu_mode = "custom"; libvirt.cpu_model = "EPYC" }',
-            id="what is there",
-        ),
-        pytest.param(
-            Provided("<cpu mode='host-model'/>"), "", 'libvirt.cpu_mode = "host-model" }', id="host-model"
-        ),
-        pytest.param(Provided(), "", 'libvirt.cpu_mode = "host-passthrough" }', id="no CPU"),
-        pytest.param(
-            Provided(PASSTHROUGH),
-            "o'ne",
-            "config.vm.define('o\\'ne') { |m| m.vm.provider(:libvirt) {",
-            id="of many",
-        ),
-        pytest.param(
-            Provided("<cpu><model>a&quot;; exit</model></cpu>"), "", 'cpu_mode = "custom" }', id="no code"
-        ),
-    ],
-)
-def test_file_that_does_not_ask_is_warned_of_with_the_line_to_add(
-    provided: Provided, machine: str, line: str
-) -> None:
-    for text in ("", "# libvirt.nested = true\n", "  #libvirt.nested = true", "v.nested = false"):
-        *_, finding = judged(text, Goal(), provided, machine)
-        assert (finding.check, finding.status) == ("vm-vagrantfile", Status.WARN)
-        assert line in finding.cure
-
-
-@pytest.mark.parametrize(
-    "line", ["  v.nested = true", "libvirt.cpu_mode='host-passthrough'", "if x then v.nested=true end"]
-)
-def test_text_that_asks_proves_nothing_and_is_named(line: str) -> None:
-    *_, finding = judged(f"# hello\n{line}\n", Goal(), Provided(PASSTHROUGH))
-    assert (finding.check, finding.status) == ("vm-vagrantfile", Status.SKIP)
-    assert "line 2 " in finding.evidence
-
-
-def test_mark_of_vagrant_itself_passes() -> None:
-    for text in ("", "v.nested = true"):
-        *_, finding = judged(text, Goal(), Provided(BY_VAGRANT))
-        assert (finding.check, finding.status) == ("vm-vagrantfile", Status.PASS)
-
-
-def test_disable_warns_of_a_file_that_asks() -> None:
-    for text, cpu in (("v.nested = true", EPYC), ("", BY_VAGRANT)):
-        *_, finding = judged(text, Goal(nested=False), Provided(cpu))
-        assert (finding.check, finding.status) == ("vm-vagrantfile", Status.WARN)
-        assert "/lab/Vagrantfile" in finding.cure
-    assert [f.check for f in judged("", Goal(nested=False), Provided(EPYC))] == ["vm-cpu", "vm-agent"]
-
-
-def test_way_into_the_guest_is_vagrants() -> None:
-    _, agent, _ = judged("", Goal(), Provided(), "web")
-    assert agent.cure == (
-        "cd /lab && vagrant ssh-config web > ssh.config && "
-        "nestvirt check --vagrant /lab --machine web --ssh web --ssh-config ssh.config"
-    )
-
-
-def test_the_setting_is_libvirts() -> None:
-    assert facts.SETTING == "cpu"
-
-
 # --- one VM, named two ways
 
 
@@ -325,6 +324,17 @@ def test_records_and_locks_are_those_of_the_hypervisors_vm(tmp_path: Path) -> No
     record.end("applied")
     with journal.lock("libvirt", plain), pytest.raises(Busy), journal.lock("vagrant", handed_over):
         pass
+
+
+def test_host_is_the_hypervisors_to_tell() -> None:
+    class Hypervisor:
+        endpoint = NOWHERE
+
+        def host_of(self, vm: Vm) -> Place:
+            return Place(f"the host of {vm.name}", "local")
+
+    hypervisor: Any = Hypervisor()
+    assert VagrantBackend(hypervisor).host_of(Vm("uuid", "web")) == Place("the host of web", "local")
 
 
 # --- the command line
