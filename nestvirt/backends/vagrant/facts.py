@@ -83,7 +83,7 @@ class MachineFacts:
             return
         why = line or "vagrant-libvirt wrote the present CPU for nested = true"
         cure = f"take that out of {self.machine.project.vagrantfile}"
-        evidence = f"{_TAKES}, and give nesting again: {why}"
+        evidence = f"{_TAKES}, and may give nesting again: {why}"
         yield Finding("vm-vagrantfile", Layer.VM, Status.WARN, evidence, cure)
 
     def _asking(self) -> str | None:

@@ -214,8 +214,9 @@ def test_data_folder_that_cannot_be_copied(folder: Path, tmp_path: Path) -> None
     assert "symbolic links" in caught.value.evidence
 
 
-def test_program_that_is_none(folder: Path, program: Path) -> None:
+def test_program_that_is_none(folder: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text("no script, and no program")
+    monkeypatch.setenv("PATH", str(program.parent))
     with pytest.raises(MissingExtra) as caught:
         machines_of(Project.named(str(folder)), NOWHERE)
     assert "format" in caught.value.evidence
