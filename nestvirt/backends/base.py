@@ -57,6 +57,10 @@ class Facts(Protocol):
     def busy(self) -> str:
         """What stands against a power cycle that nothing can be done about now; empty where nothing does."""
 
+    @property
+    def waiting(self) -> str:
+        """What an interrupted run has shut down beside, and is still off; empty for nothing."""
+
     def has(self, change: Change) -> bool:
         """Whether what runs has already what the change writes, so that no power cycle is needed for it."""
 

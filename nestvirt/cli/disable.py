@@ -6,14 +6,21 @@ from typing import Any
 
 import click
 
-from nestvirt.cli.options import change_options, guest_options, output_options, target_options, with_options
+from nestvirt.cli.options import (
+    change_options,
+    drain_options,
+    guest_options,
+    output_options,
+    target_options,
+    with_options,
+)
 from nestvirt.cli.output import reporting_errors
 from nestvirt.cli.session import reach_goal
 from nestvirt.model import Goal
 
 
 @click.command()
-@with_options(target_options, change_options, guest_options, output_options)
+@with_options(target_options, drain_options, change_options, guest_options, output_options)
 @reporting_errors
 def disable(**options: Any) -> int:
     """Take nested virtualization away from a VM.

@@ -8,10 +8,11 @@ import click
 
 from nestvirt.cli.options import (
     change_options,
+    drain_options,
     guest_options,
-    host_options,
     output_options,
     target_options,
+    with_host_options,
     with_options,
 )
 from nestvirt.cli.output import reporting_errors
@@ -20,7 +21,7 @@ from nestvirt.model import Goal
 
 
 @click.command()
-@with_options(target_options, host_options, change_options, guest_options, output_options)
+@with_options(target_options, with_host_options, drain_options, change_options, guest_options, output_options)
 @click.option(
     "--cpu",
     metavar="MODEL",

@@ -86,7 +86,7 @@ endpoint_options = [
 ]
 
 
-host_options = [
+with_host_options = [
     click.option(
         "--with-host",
         metavar="[WHERE]",
@@ -94,6 +94,8 @@ host_options = [
         flag_value="auto",  # AUTO in backends/host/with_vm.py
         help="Let the VM's host nest, too: where the connection says (without a value), or ssh://USER@HOST.",
     ),
+]
+drain_options = [
     click.option(
         "--drain",
         metavar="NAME",

@@ -24,7 +24,7 @@ from nestvirt.model import Goal, Plan, Target, Vm
 from nestvirt.printable import printable
 
 AUTO = "auto"
-BELOW = ("with_host", "host_ssh_config", "drain")
+BELOW = ("with_host", "host_id", "host_ssh_config", "drain")
 """What an endpoint has beside its backend's settings; see backends/host/with_vm.py."""
 
 DECLINED = 130
@@ -80,6 +80,8 @@ class Chosen:
             raise click.UsageError("--with-host goes with a VM; --host is a host alone.")
         if self.drain and self.with_host is None and self.vm[0] != "host":
             raise click.UsageError("--drain NAME goes with --host or --with-host.")
+        if not all(name.strip() for name in self.drain):
+            raise click.UsageError("--drain was given an empty name; is a variable not set?")
         self.settings_of(self.vm[0])
         return Target(*self.vm, self.profile)
 
@@ -138,7 +140,11 @@ def opened(
         recorded: an earlier run, whose own endpoint and VM count before the settings and the name.
     """
     kept = recorded.endpoint if recorded else None
-    below = {name: kept[name] for name in BELOW if name in kept} if kept else chosen.below()
+    below = chosen.below()
+    if recorded is not None:
+        # A run that ended owes nobody anything: what it may shut down once more is asked for anew.
+        again = BELOW if recorded.outcome is None else BELOW[:-1]
+        below = {name: recorded.endpoint[name] for name in again if name in recorded.endpoint} | below
     resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
     _tell_sources(resolved, progress)
     backend = backends.connect(target, {**_with_password(target, resolved.values, progress), **below})
@@ -228,8 +234,14 @@ def _show_plan(session: Session, plan: Plan) -> None:
         console.print(printable(f"{session.target}{named}{at}: this will be changed"))
         for warning in plan.warnings:
             console.print(printable(f"  mind {warning.check}: {warning.evidence}"))
-        console.print(report.diff(plan.changes), end="")
-        if not plan.changes:
+        host = session.backend.endpoint.get("with_host")
+        below = [change for change in plan.changes if host and change.setting.startswith("/")]
+        if below:
+            console.print(printable(f"  on its host, {host}, which other VMs may run on:"))
+            console.print(report.diff(below), end="")
+            console.print("  on the VM:")
+        console.print(report.diff([change for change in plan.changes if change not in below]), end="")
+        if len(plan.changes) == len(below):
             console.print("  no setting; only its power")
 
 

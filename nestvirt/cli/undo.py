@@ -11,6 +11,7 @@ import click
 from nestvirt import engine, settings
 from nestvirt.cli.options import (
     change_options,
+    drain_options,
     endpoint_options,
     output_options,
     run_options,
@@ -27,7 +28,7 @@ from nestvirt.report import SCHEMA_VERSION
 @click.command()
 @click.argument("run", required=False)
 @click.option("--list", "listing", is_flag=True, help="List all runs, newest first.")
-@with_options(run_options, change_options, [timeout_option], endpoint_options, output_options)
+@with_options(run_options, drain_options, change_options, [timeout_option], endpoint_options, output_options)
 @reporting_errors
 def undo(
     run: str | None,

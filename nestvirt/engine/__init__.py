@@ -6,7 +6,8 @@ a journal from which ``undo`` puts it back.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
@@ -25,7 +26,7 @@ from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
 from nestvirt.guest.verify import NO_GUEST
 from nestvirt.journal import Run
-from nestvirt.model import POWER_RIGHT, Change, Finding, Goal, Layer, Plan, Power, Report, Status
+from nestvirt.model import POWER_RIGHT, Change, Finding, Goal, Layer, Plan, Power, Report, Status, Vm
 from nestvirt.plan import make_plan
 
 __all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo"]
@@ -81,6 +82,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         if blockers:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
+        _refuse_forgetting(session, unfinished)
         owed = _owes_power(unfinished, facts)
         needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
         running = facts.power is Power.RUNNING and not facts.busy
@@ -119,7 +121,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         run = session.journal.find(run.id)  # as it is now that nobody else can write it
         facts = read(session)
         changes = _undoing(run, facts)
-        blockers = _against_undoing(session, run, facts) if changes else ()
+        blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:
             return Report(str(session.target), blockers, run=run.id, goal=None, blockers=blockers)
         owed = _owes_power(run if run.outcome is None else None, facts)
@@ -135,7 +137,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             manner.consent(Plan(changes, owed, (), warnings))
             record = session.journal.record(run)
             record.undoing(facts.power)
-            carry_out(session, Work(record, changes, cycle, manner.force_off, None), facts)
+            work = Work(record, changes, cycle, manner.force_off, None, interrupted=run.outcome is None)
+            carry_out(session, work, facts)
         with _InPlace(f"run {run.id} is undone"):
             session.journal.record(run).end("undone")
             findings = _restored(run, read(session))
@@ -149,9 +152,14 @@ def _goal_of(run: Run) -> Goal:
     return Goal(nested=run.command == "enable")
 
 
-def _against_undoing(session: Session, run: Run, facts: Facts) -> tuple[Finding, ...]:
+def _against_undoing(
+    session: Session, run: Run, facts: Facts, changes: Sequence[Change]
+) -> tuple[Finding, ...]:
     """What would make undoing vain, such as a managed save, or harm VMs inside the guest."""
-    blockers = make_plan(facts.judge(Goal(nested=False))).blockers
+    of_host = any(change.setting.startswith("/") for change in changes)
+    blockers = [
+        f for f in make_plan(facts.judge(Goal(nested=False))).blockers if of_host or f.layer is not Layer.HOST
+    ]
     return (*blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
 
 
@@ -179,20 +187,40 @@ class _InPlace:
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
 
 
+def _refuse_forgetting(session: Session, unfinished: Run | None) -> None:
+    """An earlier run that died may owe other VMs their start, which this one would not know of."""
+    drained = unfinished.endpoint.get("drain") if unfinished is not None else None
+    if unfinished is not None and drained and drained != session.backend.endpoint.get("drain"):
+        raise ChangeRejected(
+            f"run {unfinished.id} was interrupted, and may have left VMs off that it had shut down",
+            evidence=f"it was given: {', '.join(drained.split())}",
+            cure=f"put that back first: nestvirt undo {unfinished.id}",
+        )
+
+
 def _settle(session: Session, unfinished: Run | None, manner: Manner) -> None:
     """An earlier run that died is completed by this one, and owes nothing any more."""
     if unfinished is not None and not manner.dry_run:
         session.journal.record(unfinished).end("applied")
 
 
-def _locked(session: Session, manner: Manner) -> AbstractContextManager[None]:
-    """The VM's lock; a dry run needs none, and leaves no trace."""
-    return nullcontext() if manner.dry_run else session.journal.lock(session.target.backend, session.vm)
+@contextmanager
+def _locked(session: Session, manner: Manner) -> Iterator[None]:
+    """The VM's lock, and that of a host that is changed along; a dry run needs none, and leaves no trace."""
+    with ExitStack() as locks:
+        if not manner.dry_run:
+            locks.enter_context(session.journal.lock(session.target.backend, session.vm))
+            host = session.backend.endpoint.get("host_id")
+            if host:
+                locks.enter_context(session.journal.lock("host", Vm(host, "its host")))
+        yield
 
 
 def _owes_power(run: Run | None, facts: Facts) -> bool:
-    """True where a run died after it had stopped the VM, and the VM is still off."""
-    return run is not None and run.power is Power.RUNNING and facts.power is Power.STOPPED
+    """True where a run died after it had stopped the VM, or others for it, and they are still off."""
+    if run is None or run.power is not Power.RUNNING:
+        return run is not None and bool(facts.waiting)
+    return facts.power is Power.STOPPED or bool(facts.waiting)
 
 
 def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:

@@ -29,6 +29,7 @@ class Work:
     goal: Goal | None  # None: an undo, whose read-back must equal the former value
     received: Sequence[Change] = ()  # what the power cycle alone brings
     was_off: bool = False  # it is started for the goal's sake, and owes nobody to be on
+    interrupted: bool = False  # an undo of a run that died: what that owes is owed until it is done
     begun: list[Change] = field(default_factory=list)
     asked_to_stop: bool = False
     stopped: bool = False
@@ -51,7 +52,7 @@ def carry_out(session: Session, work: Work, facts: Facts) -> None:
         Error: a step failed; everything was put back, or the cure says how to.
     """
     with _PuttingBack(session, work):
-        if work.cycle and facts.power is Power.RUNNING:
+        if work.cycle and facts.power is Power.RUNNING and (work.changes or not facts.waiting):
             _stop(session, work)
         for change in work.changes:
             facts = _apply(session, work, change)
@@ -182,7 +183,8 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             backend.start(vm, timeout=session.timeout)
         elif going_down:
             return False
-        work.record.end("put-back" if work.goal is not None else "applied")
+        if not work.interrupted:
+            work.record.end("put-back" if work.goal is not None else "applied")
         return True
     except (Error, KeyboardInterrupt) as second:
         (first, why), (then, also) = (

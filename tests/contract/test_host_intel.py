@@ -1,4 +1,4 @@
-"""The host backend on Intel: a real kvm_intel, on the VMX of Bochs, which is slow; test_host.py has the rest."""
+"""The host backend on Intel: a real kvm_intel, on the VMX of Bochs. It is slow: test_host.py has the rest."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def host() -> Iterator[BochsHost]:
         yield host
 
 
-@pytest.fixture
-def session(host: BochsHost, tmp_path: Path) -> Session:
+def connected(host: BochsHost, tmp_path: Path) -> Session:
     backend = HostBackend(host.channel, {}, lambda: None)
     target = Target("host", "local")
     return Session(backend, target, backend.find("local"), Journal(tmp_path / "state"), "--host local")
@@ -50,10 +49,11 @@ def configs(host: BochsHost) -> str:
     return host.sh("cd /etc/modprobe.d && grep -r '' . | sort || true")
 
 
-def test_nests_by_the_kernels_default(host: BochsHost, session: Session) -> None:
+def test_nests_by_the_kernels_default(host: BochsHost, tmp_path: Path) -> None:
+    session = connected(host, tmp_path)
     facts = session.backend.read(session.vm)
     assert isinstance(facts, HostFacts)
-    assert (facts.vendor, facts.module, facts.paging) == ("intel", "kvm_intel", "Y")
+    assert (facts.vendor, facts.module, facts.paging) == ("intel", "kvm_intel", "Y")  # paging: its ept
     checked = engine.check(session, ON)
     assert checked.conclusion is Status.PASS
     nested = found(checked, "host-nested")
@@ -61,10 +61,11 @@ def test_nests_by_the_kernels_default(host: BochsHost, session: Session) -> None
     assert "/sys/module/kvm_intel/parameters/nested is Y" in nested.evidence
 
 
-def test_enabled_over_a_drop_in_proven_and_undone(host: BochsHost, session: Session) -> None:
+def test_enabled_over_a_drop_in_proven_and_undone(host: BochsHost, tmp_path: Path) -> None:
     host.sh(f"cat >{DROP_IN}; modprobe -r kvm_intel; modprobe kvm_intel", ZERO.encode())
     before = configs(host)
     assert host.nested == "N"
+    session = connected(host, tmp_path)
     checked = engine.check(session, ON)
     assert checked.first_broken is not None
     assert checked.first_broken.check == "host-nested"

@@ -1,6 +1,6 @@
-"""A KVM host of Intel's kind: the lab's guest in Bochs, which emulates VMX; its agent answers on a serial line.
+"""A KVM host of Intel's kind: the lab's guest in Bochs, which emulates VMX; its agent is on a serial line.
 
-Smaller than the AMD one (tests.lab.kvmhost), and slow: kvm_intel, its parameters, kmod, and modprobe.d are real.
+It is smaller than the AMD host (tests.lab.kvmhost), and slow. kvm_intel, kmod and modprobe.d in it are real.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class BochsHost:
         (self.folder / "initrd").write_bytes(guest.initramfs.read_bytes() + pack(self._additions()))
         # Bochs calls, and we listen: a port that it listened on could be taken meanwhile.
         listener = self._ended.enter_context(socket.create_server(("127.0.0.1", 0)))
-        line = f"enabled=true, mode=socket-client, dev=127.0.0.1:{listener.getsockname()[1]}"
-        command = in_bochs(self.folder, Bochs(HASWELL), "console=ttyS0 quiet panic=-1", line)
+        com2 = f"enabled=true, mode=socket-client, dev=127.0.0.1:{listener.getsockname()[1]}"
+        command = in_bochs(self.folder, Bochs(HASWELL), "console=ttyS0 quiet panic=-1", com2)
         with (self.folder / "emulator.log").open("wb") as log:
             self._bochs = subprocess.Popen(
                 # Ends with this process, however that ends.
@@ -109,12 +109,13 @@ class BochsHost:
         self._ended.callback(self._bochs.kill)
         wait_for(self._is_up, BOOT_SECONDS, f"{self.name} to boot")
         listener.settimeout(0)  # it has called long since
-        self._agent = AgentLine(self._ended.enter_context(listener.accept()[0]))
-        self.channel = AgentChannel(self._agent.send)
+        line_to_agent = self._ended.enter_context(listener.accept()[0])
+        self.channel = AgentChannel(AgentLine(line_to_agent).send)
         self.channel.ping(timeout=COMMAND_SECONDS)
 
     def _additions(self) -> list[Entry]:
-        # busybox' shell takes its own modprobe and modinfo, whatever the PATH says; Debian's runs kmod's.
+        # busybox' shell takes its own modprobe and modinfo, whatever the PATH says; this one goes by the
+        # PATH, where kmod's come first.
         dash = unpacked("host-shell", ["dash"]) / "bin/dash"
         return [
             Entry("etc/hostname", f"{self.name}\n".encode()),
@@ -145,11 +146,12 @@ class AgentLine:
     def send(self, command: str, timeout: float) -> str:
         """Hand the agent one command, and return its answer; see nestvirt.backends.libvirt.agent.Send."""
         deadline = time.monotonic() + timeout
-        sync = {"execute": "guest-sync", "arguments": {"id": next(self._numbers)}}
+        number = next(self._numbers)
+        sync = json.dumps({"execute": "guest-sync", "arguments": {"id": number}})
         try:
             self._line.settimeout(timeout)
-            self._line.sendall(f"{json.dumps(sync)}\n{command}\n".encode())
-            while json.loads(self._answer(deadline)) != {"return": sync["arguments"]["id"]}:
+            self._line.sendall(f"{sync}\n{command}\n".encode())
+            while json.loads(self._answer(deadline)) != {"return": number}:
                 pass
             answer = self._answer(deadline)
         except (OSError, ValueError) as error:

@@ -205,7 +205,7 @@ def _tcg(folder: Path, machine: Tcg, memory: int, append: str) -> str:
 
 
 def in_bochs(folder: Path, machine: Bochs, append: str, com2: str = "") -> list[str]:
-    """The command that boots the folder's vmlinuz and initrd in Bochs; its console is the file ``serial`` there.
+    """The command that boots a folder's vmlinuz and initrd in Bochs; its console is the file ``serial``.
 
     Args:
         folder: the machine's own; the disc and the configuration are written there.

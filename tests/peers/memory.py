@@ -31,6 +31,7 @@ class MemoryFacts:
     live: str | None
 
     busy = ""
+    waiting = ""
 
     def has(self, change: Change) -> bool:
         return self.live == change.after

@@ -36,11 +36,34 @@ from nestvirt.printable import printable
 __all__ = ["CHECKS", "HostBackend", "HostFacts"]
 
 SECONDS = 60.0
+DRAIN_SECONDS = 120.0
+"""For the shutdown of VMs, and for their start, where the module is a setting beside a VM's."""
+
+SETTLE_SECONDS = 20.0
+"""For VMs that were asked to shut down, and are not to any more."""
+
+SYNC_SECONDS = 300.0
+"""For a file to reach a disk that may be busy."""
+
 REBUILD_SECONDS = 900.0
 """For an initramfs, which is packed on a host that may have other work."""
 
-_WRITE = 'umask 022; cat > "$1.new" && sync && mv -f "$1.new" "$1" && sync || { rm -f "$1.new"; exit 1; }'
-_REMOVE = 'rm -f "$1" && sync'
+_ROOTS = 'PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH; LC_ALL=C; export LC_ALL; exec "$@"'
+"""A plain su leaves sbin out; and words are compared, which some programs would translate."""
+
+_WRITE = """
+umask 022
+cat > "$1.new"
+if [ "$(wc -c < "$1.new")" -eq "$2" ] && { sync "$1.new" 2>/dev/null || sync; } && mv -f "$1.new" "$1"
+then exit 0; fi
+rm -f "$1.new"
+exit 1
+"""
+"""Whole or not at all; a client that dies leaves too few bytes."""
+
+_REMOVE = 'rm -f "$1" "$1.new"'
+_ALONE = 'if command -v flock >/dev/null; then exec flock /run/nestvirt.lock "$@"; else exec "$@"; fi'
+"""One rebuild after another: one that was given up goes on."""
 
 
 class HostBackend:
@@ -64,7 +87,6 @@ class HostBackend:
         self._sudo: tuple[str, ...] = ()
         self._vms = Vms(self._as_root)
         self._offers: tuple[bool | None, str] | None = None
-        self._found: tuple[str, HostFacts] | None = None  # what find has read, for the first reading of facts
         self._module = ""
         self.endpoint = endpoint
 
@@ -104,8 +126,8 @@ class HostBackend:
             )
         if self._drain and name != identity:
             keys = keys_of(self._drain, facts.users)
+            self._vms.refuse_passing(keys)
             self.endpoint = {**self.endpoint, "drain": "\n".join(keys)}
-        self._found = identity, replace(facts, drain=self._drain)
         return Vm(identity, facts.hostname)
 
     @property
@@ -118,8 +140,7 @@ class HostBackend:
 
     def read(self, vm: Vm) -> HostFacts:
         """Module, parameters, modprobe.d, command line, initramfs, users; see Backend."""
-        identity, facts = self._found or self._read()
-        self._found = None
+        identity, facts = self._read()
         if identity != vm.id:
             raise ConnectionFailed(
                 f"another host answers in the place of {vm.name}",
@@ -135,6 +156,12 @@ class HostBackend:
     def _read(self) -> tuple[str, HostFacts]:
         script = Path(__file__).with_name("reading.sh").read_bytes()
         done = self._as_root(["sh", "-s"], stdin=script)
+        if done.truncated:
+            raise ConnectionFailed(
+                "the host's answer is too long to be read",
+                evidence=f"more than {len(done.stdout)} bytes",
+                cure="see what is strange there: the files in modprobe.d, or who holds /dev/kvm",
+            )
         identity, situation = parse(done.stdout.decode(errors="replace"))
         self._module = situation.module or ""
         return identity, HostFacts(**vars(situation), drain=self._drain)
@@ -170,13 +197,14 @@ class HostBackend:
                 cure="run this again to plan anew",
             )
         if change.setting == facts.parameter:
-            self._reload(vm, facts, change.after)
+            self._reload(facts, change.after)
             return
         self._put(change.setting, change.after)
         if facts.image is None or facts.module not in facts.image.modules:
             return
         command = rebuild(facts)
-        done = self._as_root(command, timeout=REBUILD_SECONDS) if command else None
+        alone = ["sh", "-c", _ALONE, "sh", *command]
+        done = self._as_root(alone, timeout=REBUILD_SECONDS) if command else None
         if done is None or done.code != 0:
             self._put(change.setting, change.before)
             why = done.stderr.decode(errors="replace") if done else "there is no tool that builds it"
@@ -187,8 +215,9 @@ class HostBackend:
             )
 
     def _put(self, path: str, text: str | None) -> None:
-        script, stdin = (_REMOVE, b"") if text is None else (_WRITE, text.encode())
-        done = self._as_root(["sh", "-c", script, "sh", path], stdin=stdin)
+        data = (text or "").encode()
+        script = ["sh", "-c", _REMOVE if text is None else _WRITE, "sh", path, str(len(data))]
+        done = self._as_root(script, stdin=data, timeout=SYNC_SECONDS)
         if done.code != 0:
             evidence = printable(done.stderr.decode(errors="replace"), 300)
             raise ChangeRejected(
@@ -196,49 +225,75 @@ class HostBackend:
             )
 
     def stop(self, vm: Vm, *, timeout: float) -> None:
-        """Shut down the VMs to drain, and unload the module; see Backend."""
+        """Shut down the VMs to drain, and unload the module; where that fails, start them. See Backend."""
         self._vms.shut_down(self._drain, timeout=timeout)
-        self._unload(min(timeout, SECONDS))
+        self._unload_or_start(min(timeout, SECONDS), timeout)
 
     def power_off(self, vm: Vm) -> None:
         """Cut the power of the VMs to drain, and unload the module; see Backend."""
         self._vms.power_off(self._drain)
-        self._unload(SECONDS / 4)
+        self._unload_or_start(SECONDS / 4, SECONDS)
 
     def start(self, vm: Vm, *, timeout: float) -> None:
         """Load the module, and start the VMs that were drained; see Backend."""
         self._load()
         self._vms.start(self._drain, timeout=timeout)
 
-    def _reload(self, vm: Vm, facts: HostFacts, value: str | None) -> None:
+    def start_drained(self) -> None:
+        """Start the VMs that were drained, and are off."""
+        self._vms.start(self._drain, timeout=DRAIN_SECONDS)
+
+    def _reload(self, facts: HostFacts, value: str | None) -> None:
+        """Load the module with that parameter; None unloads it."""
         if facts.on is not None:
-            self.stop(vm, timeout=self.drain_seconds)
+            try:
+                self._vms.shut_down(self._drain, timeout=DRAIN_SECONDS)
+                self._unload_or_start(SECONDS, DRAIN_SECONDS)
+            except KeyboardInterrupt:
+                with contextlib.suppress(PowerError):  # they go off all the same: start them only then
+                    self._vms.shut_down(self._drain, timeout=SETTLE_SECONDS)
+                self.start_drained()
+                raise
+            except PowerError as error:  # all is as it was
+                raise ChangeRejected(error.message, evidence=error.evidence, cure=error.cure) from error
         if value is not None:
-            self._load(f"nested={value}")
-            self._vms.start(self._drain, timeout=self.drain_seconds)
+            try:
+                self._load(f"nested={value}")
+            finally:  # VMs run on whatever can be loaded
+                if facts.nested is not None and not self._is_loaded():
+                    self._as_root(["modprobe", self._module])
+                self.start_drained()
+
+    def _unload_or_start(self, patience: float, timeout: float) -> None:
+        try:
+            self._unload(patience)
+        except PowerError:
+            self._vms.start(self._drain, timeout=timeout)
+            raise
 
     def _unload(self, timeout: float) -> None:
-        module = self._module
         deadline = time.monotonic() + timeout
-        while (done := self._as_root(["modprobe", "-r", module])).code != 0:
+        while (done := self._as_root(["modprobe", "-r", self._module])).code != 0:
             if time.monotonic() > deadline or b"in use" not in done.stderr:
                 raise PowerError(
-                    f"{module} could not be unloaded",
+                    f"{self._module} could not be unloaded",
                     evidence=printable(done.stderr.decode(errors="replace"), 300),
                     cure="shut the VMs down that use it (host-users names them), then run this again",
                 )
             time.sleep(0.5)  # a VM that has just ended still holds it
 
     def _load(self, *parameters: str) -> None:
-        module, self._offers = self._module, None
-        done = self._as_root(["modprobe", module, *parameters])
-        loaded = self._as_root(["test", "-e", f"/sys/module/{module}/parameters/nested"]).code == 0
-        if done.code != 0 or not loaded:
+        self._offers = None
+        done = self._as_root(["modprobe", self._module, *parameters])
+        if done.code != 0 or not self._is_loaded():
             raise PowerError(
-                f"{module} could not be loaded",
+                f"{self._module} could not be loaded",
                 evidence=printable(done.stderr.decode(errors="replace"), 300) or "modprobe said nothing",
                 cure="dmesg | grep -i kvm says what it found",
             )
+
+    def _is_loaded(self) -> bool:
+        return self._as_root(["test", "-e", f"/sys/module/{self._module}/parameters/nested"]).code == 0
 
     def channel(self, vm: Vm) -> Channel | None:
         """None: a host is not looked into, it is read."""
@@ -250,7 +305,7 @@ class HostBackend:
         self._end()
 
     def _as_root(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
-        return self._run([*self._sudo, *argv], stdin=stdin, timeout=timeout)
+        return self._run([*self._sudo, "sh", "-c", _ROOTS, "sh", *argv], stdin=stdin, timeout=timeout)
 
     def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = SECONDS) -> Completed:
         if not self._open:

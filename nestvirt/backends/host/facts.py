@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ CHECKS = {
 NAME = "zz-nestvirt.conf"
 MARK = "# Written by nestvirt; nestvirt undo takes it back."
 _HOST = Layer.HOST
+_LOCKED = re.compile(r"disabled \(?by bios", re.IGNORECASE)
+"""What the kernel says where the firmware has it off: arch/x86/kvm/vmx/vmx.c, svm/svm.c."""
 
 
 def content(module: str, *, nested: bool) -> str:
@@ -36,9 +39,11 @@ def content(module: str, *, nested: bool) -> str:
 def wanted(facts: HostSituation, goal: Goal) -> Change | None:
     """The drop-in that makes the next load of the module fit the goal; None where it does, or cannot be."""
     module = facts.module
-    if module is None or facts.built_in or not facts.module_file:
+    if module is None or facts.built_in or not facts.module_file or facts.install:
         return None
     deciding = facts.deciding
+    if deciding is not None and deciding.on is None:
+        return None  # a word that the module refuses to be loaded with, whatever comes after it
     coming = facts.next if facts.next is not None else facts.on  # what nobody has set is the default
     if (coming is goal.nested and not outdated(facts)) or (deciding is not None and not deciding.line):
         return None
@@ -50,12 +55,19 @@ def wanted(facts: HostSituation, goal: Goal) -> Change | None:
     return change if change.before != change.after else None
 
 
-def outdated(facts: HostSituation) -> bool:
-    """Whether the initramfs brings the module, and not the file that decides as it is now."""
+def outdated(facts: HostSituation) -> str:
+    """What of modprobe.d the initramfs has otherwise, where it brings the module along; empty for nothing."""
     image, deciding = facts.image, facts.deciding
-    if image is None or facts.module not in image.modules or deciding is None or not deciding.line:
-        return False
-    return deciding.path.rpartition("/")[2] not in image.configs or deciding.path in image.newer
+    if image is None or facts.module not in image.modules:
+        return ""
+    gone = image.configs - {path.rpartition("/")[2] for path in facts.configs}
+    if gone:
+        return f"it has {', '.join(sorted(gone))}, which is not there any more"
+    if deciding is None or not deciding.line:
+        return ""
+    newer = deciding.path in image.newer
+    here = deciding.path.rpartition("/")[2] in image.configs and not newer
+    return "" if here else f"it has {'an older' if newer else 'no'} {deciding.path}"
 
 
 def _host_cpu(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
@@ -79,10 +91,15 @@ def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         return
     if facts.built_in:
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is built into kernel {facts.kernel}")
+    elif module in facts.loaded and facts.on is not goal.nested and not facts.loadable:
+        said = facts.loading[-1] if facts.loading else "modprobe says nothing"
+        evidence = f"{module} is loaded, and could not be loaded again: {said}"
+        cure = f"reboot into the kernel that is installed, if it was updated; else see: modprobe -D {module}"
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif module in facts.loaded:
         where = facts.module_file or "its file cannot be told"
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is loaded: {where}")
-    elif facts.module_file and any("disabled by bios" in line for line in facts.said):
+    elif facts.module_file and any(_LOCKED.search(line) for line in facts.said):
         evidence = f"{module} is not loaded; the kernel says: {facts.said[-1]}"
         cure = "switch VT-x or AMD-V (SVM) on in the firmware, and power the host off and on"
         yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
@@ -116,7 +133,9 @@ def _host_nested(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
     change = wanted(facts, goal)
     by_hand = change is None and facts.next is not goal.nested
     if by_hand:
-        yield Finding("host-nested", _HOST, Status.FAIL, evidence, _command_line(facts, goal))
+        by_file = facts.install or (facts.deciding is not None and facts.deciding.line)
+        cure = "see host-nested-next-boot" if by_file else _command_line(facts, goal)
+        yield Finding("host-nested", _HOST, Status.FAIL, evidence, cure)
         return
     fix = change or ColdBoot()
     yield Finding("host-nested", _HOST, Status.FAIL, evidence, "nestvirt can change it", fix)
@@ -149,6 +168,15 @@ def _host_nested_next_boot(facts: HostSituation, goal: Goal) -> Iterator[Finding
     else:
         evidence = f"nothing sets {module} nested, so that the kernel's default counts"
     check = "host-nested-next-boot"
+    if facts.install:
+        evidence = f"{facts.install[-1]} is an install line: it says how {module} is loaded, and with what"
+        cure = "remove it, or have it set nested as wanted; options lines may not count"
+        yield Finding(check, _HOST, Status.UNKNOWN, evidence, cure)
+        return
+    if deciding is not None and deciding.on is None:
+        evidence += f", which {module} refuses: it cannot be loaded with that"
+        yield Finding(check, _HOST, Status.FAIL, evidence, f"write nested={int(goal.nested)} there")
+        return
     if coming is goal.nested:
         yield Finding(check, _HOST, Status.PASS, evidence)
         return
@@ -175,14 +203,15 @@ def _command_line(facts: HostSituation, goal: Goal) -> str:
 
 
 def _host_initramfs(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
-    image, module, deciding = facts.image, facts.module, facts.deciding
+    image, module = facts.image, facts.module
     if image is None or module not in image.modules:
         return
-    if not outdated(facts):
+    different = outdated(facts)
+    if not different:
         evidence = f"{image.path} has {module} and its own copy of modprobe.d, as new as the files"
         yield Finding("host-initramfs", _HOST, Status.PASS, evidence)
         return
-    evidence = f"{image.path} has {module}, and not {deciding} as it is now: the next boot goes by the image"
+    evidence = f"{image.path} has {module}, and the next boot goes by the image: {different}"
     cure = " ".join(rebuild(facts)) or "rebuild the initramfs with the distribution's tool"
     yield Finding("host-initramfs", _HOST, Status.WARN, evidence, cure, wanted(facts, goal))
 
@@ -210,7 +239,7 @@ def _host_writable(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
 
 
 def _host_users(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
-    if facts.module is None or facts.on is None or facts.on is goal.nested:
+    if facts.module is None or facts.built_in or facts.on is None or facts.on is goal.nested:
         return
     drained = [user for user in facts.users if user.key in facts.drain]
     evidence = f"{facts.module} is in use by {facts.busy}: it cannot be loaded anew until they are off"
@@ -270,7 +299,7 @@ _QUESTIONS: tuple[Callable[[HostFacts, Goal], Iterator[Finding]], ...] = (
 class HostFacts(HostSituation):
     """One host, which judges itself; see Facts.
 
-    Its power is that of its kvm module: loaded or not. With VMs to drain, they are part of it.
+    Its power is that of its kvm module: loaded or not.
 
     Attributes:
         drain: keys of the VMs that are to be shut down while the module is loaded anew.
@@ -281,8 +310,13 @@ class HostFacts(HostSituation):
     @property
     def power(self) -> Power:
         """See Facts."""
-        up = self.on is not None and set(self.drain) <= {user.key for user in self.users}
-        return Power.RUNNING if up else Power.STOPPED
+        return Power.STOPPED if self.on is None else Power.RUNNING
+
+    @property
+    def waiting(self) -> str:
+        """See Facts: VMs that were drained, and do not run."""
+        up = {user.key for user in self.users}
+        return ", ".join(key for key in self.drain if key not in up)
 
     @property
     def busy(self) -> str:
@@ -296,8 +330,9 @@ class HostFacts(HostSituation):
         return f"{count} that this user may not see" if count else ""
 
     def has(self, change: Change) -> bool:
-        """See Facts: what is loaded does not tell which file it was loaded by."""
-        return False
+        """See Facts: whether what is in effect is what the file says for the next time."""
+        texts = {content(self.module or "", nested=on): on for on in (True, False)}
+        return change.after in texts and texts[change.after] is self.on
 
     @property
     def parameter(self) -> str:
@@ -309,10 +344,8 @@ class HostFacts(HostSituation):
         return {"intel": "NY"}.get(self.vendor or "", "01")[on]
 
     def value(self, setting: str) -> str | None:
-        """See Facts: the text of a file; or the parameter in effect, None while its power is off."""
-        if setting == self.parameter:
-            return self.nested if self.power is Power.RUNNING else None
-        return self.configs.get(setting)
+        """See Facts: the text of a file; or the parameter in effect, None while the module is not loaded."""
+        return self.nested if setting == self.parameter else self.configs.get(setting)
 
     def judge(self, goal: Goal) -> tuple[Finding, ...]:
         """See Facts."""

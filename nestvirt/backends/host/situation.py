@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nestvirt.backends.host.modprobe import Word, words
+from nestvirt.backends.host.modprobe import Word, install_lines, words
 from nestvirt.errors import ConnectionFailed
 from nestvirt.printable import printable
 
@@ -15,7 +15,7 @@ FLAGS = {"intel": "vmx", "amd": "svm"}
 OTHERS = {"vboxdrv": "VirtualBox", "vmmon": "VMware", "xen_evtchn": "Xen"}
 """Modules of hypervisors that take the CPU's virtualization for themselves."""
 
-MOST_PARTS = 4000
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class User:
     """A process that holds KVM.
 
     Attributes:
-        name: the VM's, where its command line tells.
+        name: the VM's; the process's own word for it, where nobody manages it.
         manager: libvirt, proxmox, or empty for one that was started by other means.
         identity: what the manager knows it by, beside its name: the UUID, or the VM's number.
     """
@@ -44,7 +44,7 @@ class User:
 
     def is_called(self, name: str) -> bool:
         """Whether a person means it by that name."""
-        return bool(name) and name in (self.name, self.identity)
+        return bool(name) and name in (self.name, self.identity, self.key)
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class HostSituation:
         tools: programs that are there, of those that build an initramfs or a boot entry.
         sources: ``path:line`` of files that the boot loader's command line is made from and that set nested.
         said: the kernel's last lines about kvm.
+        loading: what modprobe would do to load the module (``--show-depends``).
+        install: places of install lines, which stand in place of loading.
     """
 
     hostname: str
@@ -100,6 +102,8 @@ class HostSituation:
     tools: frozenset[str]
     sources: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
+    install: tuple[str, ...] = ()
     offers: bool | None = None
     offers_evidence: str = ""
     words: tuple[Word, ...] = field(default=())
@@ -117,13 +121,17 @@ class HostSituation:
     @property
     def on(self) -> bool | None:
         """Whether nesting is in effect; None where no module is loaded."""
-        return None if self.nested is None else self.nested in ("Y", "1")
+        return None if self.nested is None else self.nested not in ("N", "0")
+
+    @property
+    def loadable(self) -> bool:
+        """Whether modprobe knows how to load the module once it is unloaded."""
+        return any(re.match(r"insmod \S*/kvm[-_](intel|amd)\.ko", line) for line in self.loading)
 
     @property
     def next(self) -> bool | None:
         """What the next load gives; None where nothing says it, so that it is the kernel's default."""
-        counting = [word for word in self.words if not (self.built_in and word.line)]
-        return counting[-1].on if counting else None
+        return self.deciding.on if self.deciding else None
 
     @property
     def deciding(self) -> Word | None:
@@ -142,12 +150,17 @@ def parse(text: str) -> tuple[str, HostSituation]:
         ConnectionFailed: it is not that answer.
     """
     parts = _parts(text)
-    if "end" not in parts or len(parts) > MOST_PARTS:
+    if parts is None or "end" not in parts:
         raise ConnectionFailed(
             "the host's answer is not the one that was asked for",
             evidence=printable(text[-200:]) or "it said nothing",
             cure="see that the login has a POSIX shell and prints nothing of its own: ssh HOST true",
         )
+    situation = _situation(parts)
+    return _line(parts, "id") or situation.hostname, situation
+
+
+def _situation(parts: Mapping[str, str]) -> HostSituation:
     cpu = dict(re.findall(r"^(\w+(?: \w+)?)\s*:\s*(.*)$", parts.get("cpu", ""), re.MULTILINE))
     flags = frozenset(cpu.get("flags", "").split())
     maker = cpu.get("vendor_id", "")
@@ -157,8 +170,10 @@ def parse(text: str) -> tuple[str, HostSituation]:
         name.removeprefix("config "): body for name, body in parts.items() if name.startswith("config ")
     }
     cmdline = parts.get("cmdline", "").strip()
+    integer = _line(parts, "type").endswith("(int)")
+    managed = dict(_managed(name, body) for name, body in parts.items() if name.startswith(tuple(_MANAGED)))
     modules = re.findall(r"^(\w+) \d+ (\d+)", parts.get("modules", ""), re.MULTILINE)
-    situation = HostSituation(
+    return HostSituation(
         hostname=_line(parts, "hostname"),
         machine=_line(parts, "machine"),
         kernel=_line(parts, "kernel"),
@@ -174,25 +189,31 @@ def parse(text: str) -> tuple[str, HostSituation]:
         module_file=_line(parts, f"file {module}"),
         configs=configs,
         writable=bool(parts.get("writable", "").strip()),
-        users=tuple(_user(name, body) for name, body in parts.items() if name.startswith("user ")),
+        users=tuple(_user(n, b, managed) for n, b in parts.items() if re.fullmatch("user [0-9]{1,9}", n)),
         image=next((_image(n, body) for n, body in parts.items() if n.startswith("initramfs ")), None),
         tools=frozenset(name.removeprefix("tool ") for name in parts if name.startswith("tool ")),
         sources=tuple(_lines(parts, "sources")),
         said=tuple(_lines(parts, "said")),
-        words=tuple(words(configs, cmdline, module, "nested")),
+        loading=tuple(_lines(parts, "loading")),
+        install=tuple(install_lines(configs, module)),
+        words=tuple(words(configs, cmdline, module, "nested", integer=integer)),
     )
-    return _line(parts, "id") or situation.hostname, situation
 
 
-def _parts(text: str) -> dict[str, str]:
+def _parts(text: str) -> dict[str, str] | None:
+    """The answer's parts; None where it has what reading.sh does not print."""
     parts: dict[str, str] = {}
     name = None
     for line in text.split("\n"):
         if line.startswith("@ "):
             name = line[2:]
+            if name in parts:
+                return None
             parts[name] = ""
         elif name is not None and line.startswith(" "):
             parts[name] += line[1:] + "\n"
+        elif line and name is not None:
+            return None  # before the first part it is the login's own noise
     return parts
 
 
@@ -204,19 +225,26 @@ def _lines(parts: Mapping[str, str], name: str) -> list[str]:
     return [printable(line, 256) for line in parts.get(name, "").split("\n") if line]
 
 
-def _user(part: str, body: str) -> User:
+_MANAGED = ("libvirt ", "proxmox ")
+
+
+def _managed(part: str, body: str) -> tuple[int, tuple[str, str, str]]:
+    """A VM as the files of who manages it have it: its process, and manager, name and identity."""
+    manager, _, name = part.partition(" ")
+    form = UUID.search(body) if manager == "libvirt" else re.fullmatch(r"[0-9]{3,9}", name)
+    pid = re.match(r"\s*([0-9]{1,9})\s*$", body, re.MULTILINE)
+    return int(pid[1]) if pid else 0, (manager, printable(name, 200), form.group() if form else "")
+
+
+def _user(part: str, body: str, managed: Mapping[int, tuple[str, str, str]]) -> User:
+    """A holder of KVM. What it says of itself names it, and makes it nobody's VM."""
+    pid = int(part.removeprefix("user "))
     lines = [printable(line, 200) for line in body.split("\n")]
-    said = {line: lines[i + 1] for i, line in enumerate(lines[:-1]) if line in ("-name", "-id", "-uuid")}
-    option = said.get("-name", "")
+    said = next((lines[i + 1] for i, line in enumerate(lines[:-1]) if i > 0 and line == "-name"), "")
     # QEMU's -name is [guest=]NAME[,OPTION...], with a comma in the name doubled.
-    name = re.sub(r"(?<!,),(?!,).*$", "", option.removeprefix("guest=")).replace(",,", ",")
-    manager, identity = "", ""
-    if said.get("-id", "").isdecimal():
-        manager, identity = "proxmox", said["-id"]
-    elif option.startswith("guest=") and "-uuid" in said:
-        manager, identity = "libvirt", said["-uuid"]
-    pid = part.removeprefix("user ")
-    return User(int(pid) if pid.isdecimal() else 0, lines[0], name, manager, identity)
+    name = re.sub(r"(?<!,),(?!,).*$", "", said.removeprefix("guest=")).replace(",,", ",")
+    manager, title, identity = managed.get(pid, ("", "", ""))
+    return User(pid, lines[0], title if manager == "libvirt" else name, manager, identity)
 
 
 def _image(part: str, body: str) -> Image:

@@ -39,9 +39,14 @@ class BothFacts:
         """The VM's; see Facts."""
         return self.vm.power
 
+    @property
+    def waiting(self) -> str:
+        """See Facts."""
+        return self.host.waiting
+
     def has(self, change: Change) -> bool:
-        """See Facts. A change of the host needs the VM off: a VM that runs keeps the module loaded."""
-        return not change.setting.startswith("/") and self.vm.has(change)
+        """See Facts. The module cannot be loaded anew while the VM runs."""
+        return (self.host if change.setting.startswith("/") else self.vm).has(change)
 
     def value(self, setting: str) -> str | None:
         """See Facts."""
@@ -50,10 +55,11 @@ class BothFacts:
     def judge(self, goal: Goal) -> tuple[Finding, ...]:
         """The host's links of the chain, then the VM's. Only nesting is wanted of a host; see Facts."""
         of_vm = tuple(self.vm.judge(goal))
-        if not goal.nested:
-            return of_vm
         cycled = tuple(user.key for user in self.host.users if user.identity in self.own and user.key)
         judging = replace(self.host, drain=(*self.host.drain, *cycled))
+        if not goal.nested:  # an undo: the module is loaded anew for it
+            users = (f for f in judging.judge(goal) if f.check == "host-users")
+            return (*(self._with_module(judging, finding) for finding in users), *of_vm)
         of_host = tuple(self._with_module(judging, finding) for finding in judging.judge(goal))
         told = {finding.check for finding in of_host} | set(_HOSTS_OWN)
         return of_host + tuple(f for f in of_vm if f.layer is not Layer.HOST or f.check not in told)
@@ -85,12 +91,13 @@ class WithHost:
 
     Args:
         vms: the VM's backend.
-        endpoint: of which ``with_host`` (an address, or AUTO), ``host_ssh_config`` and ``drain`` count.
+        endpoint: ``with_host`` (an address, or AUTO), ``host_id``, ``host_ssh_config``, ``drain`` count.
     """
 
     def __init__(self, vms: Backend, endpoint: Mapping[str, str]) -> None:
         self._vms = vms
         self._address = endpoint["with_host"]
+        self._host_id = endpoint.get("host_id", "")
         self._settings = {
             "ssh_config": endpoint.get("host_ssh_config", ""),
             "drain": endpoint.get("drain", ""),
@@ -118,12 +125,13 @@ class WithHost:
         backend = HostBackend.connect(Target("host", address), self._settings)
         with contextlib.ExitStack() as undone:
             undone.callback(backend.close)
-            host = backend.find(address)
+            host = backend.find(self._host_id or address)
             _refuse_another(vm, place, host, address)
             undone.pop_all()
         self._below[vm.id] = _Below(backend, host)
         below = {
             "with_host": address,
+            "host_id": host.id,
             "host_ssh_config": self._settings["ssh_config"],
             "drain": backend.endpoint["drain"],
         }
@@ -157,8 +165,9 @@ class WithHost:
         self._vms.power_off(vm)
 
     def start(self, vm: Vm, *, timeout: float) -> None:
-        """See Backend."""
+        """The VM, and what else was shut down for it and is still off; see Backend."""
         self._vms.start(vm, timeout=timeout)
+        self._below[vm.id].backend.start_drained()
 
     def channel(self, vm: Vm) -> Channel | None:
         """See Backend."""

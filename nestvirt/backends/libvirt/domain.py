@@ -123,6 +123,7 @@ class Domain:
     pm_suspended: bool = False
 
     busy = ""  # see Facts: a VM can always be power-cycled
+    waiting = ""  # and nothing else is shut down for it
 
     def has(self, change: Change) -> bool:
         """See Facts: libvirt expands what it runs, so that the texts cannot be compared."""

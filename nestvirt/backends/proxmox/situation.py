@@ -49,6 +49,7 @@ class Situation:
     start_warnings: tuple[str, ...]
 
     busy = ""  # see Facts: a VM can always be power-cycled
+    waiting = ""  # and nothing else is shut down for it
 
     @property
     def power(self) -> Power:

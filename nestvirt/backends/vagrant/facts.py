@@ -45,6 +45,11 @@ class MachineFacts:
         """See Facts."""
         return self.provider.busy
 
+    @property
+    def waiting(self) -> str:
+        """See Facts."""
+        return self.provider.waiting
+
     def has(self, change: Change) -> bool:
         """See Facts."""
         return self.provider.has(change)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nestvirt.backends.host.facts import CHECKS, MARK, HostFacts, content, rebuild
-from nestvirt.backends.host.modprobe import words
+from nestvirt.backends.host.modprobe import install_lines, words
 from nestvirt.backends.host.situation import Image, User
 from nestvirt.model import Change, Goal, Power
 from nestvirt.plan import make_plan
@@ -45,6 +45,7 @@ def host(**fields: Any) -> HostFacts:
         paging="Y",
         module_file="/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-amd.ko",
         configs={},
+        loading=("insmod /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-amd.ko",),
         writable=True,
         users=(),
         image=None,
@@ -54,7 +55,12 @@ def host(**fields: Any) -> HostFacts:
     )
     facts = replace(facts, **fields)
     module = facts.module or ""
-    return replace(facts, words=tuple(words(facts.configs, facts.cmdline, module, "nested")))
+    integer = facts.vendor == "amd"  # as in Linux 6.1
+    return replace(
+        facts,
+        words=tuple(words(facts.configs, facts.cmdline, module, "nested", integer=integer)),
+        install=tuple(install_lines(facts.configs, module)),
+    )
 
 
 def off(**fields: Any) -> HostFacts:
@@ -108,7 +114,7 @@ ROWS = {
         off(configs=conf(ZERO, "zzz.conf")), ILL, drop_in(f"{ETC}/zzzz-nestvirt.conf")
     ),
     "off by a file of another folder": Row(
-        off(configs={"/usr/lib/modprobe.d/zz-zfs.conf": ZERO}), ILL, drop_in(f"{ETC}/zzz-nestvirt.conf")
+        off(configs={"/usr/lib/modprobe.d/zz-zfs.conf": ZERO}), ILL, drop_in(f"{ETC}/zz-zfsz-nestvirt.conf")
     ),
     "off by our own file": Row(
         off(configs={OURS: content("kvm_amd", nested=False)}),
@@ -132,14 +138,25 @@ ROWS = {
         cold_boot=True,
     ),
     "built in and on": Row(host(**BUILT_IN), GOOD),
-    "built in and off": Row(
-        off(**BUILT_IN), ILL | {"host-users": "warn"}, blocks=("host-nested", "host-nested-next-boot")
-    ),
+    "built in and off": Row(off(**BUILT_IN), ILL, blocks=("host-nested", "host-nested-next-boot")),
     "built in, and a file that does not count": Row(
-        off(**BUILT_IN, configs=conf(ONE)),
-        ILL | {"host-users": "warn"},
-        blocks=("host-nested", "host-nested-next-boot"),
+        off(**BUILT_IN, configs=conf(ONE)), ILL, blocks=("host-nested", "host-nested-next-boot")
     ),
+    "the module could not be loaded again": Row(
+        off(loading=("modprobe: FATAL: Module kvm_amd not found in directory /lib/modules/6.1.0-1-amd64",)),
+        ILL | {"host-module": "fail"},
+        drop_in(),
+        blocks=("host-module",),
+    ),
+    "an install line stands in place of loading": Row(
+        off(configs=conf("install kvm_amd /bin/true"), loading=("install /bin/true",)),
+        ILL | {"host-module": "fail", "host-nested-next-boot": "unknown"},
+        blocks=("host-module", "host-nested"),
+    ),
+    "a word that the module refuses": Row(
+        off(configs=conf("options kvm_amd nested=Y")), ILL, blocks=("host-nested", "host-nested-next-boot")
+    ),
+    "on by another number": Row(host(nested="2"), GOOD),
     "VMs run": Row(off(users=(VM,), loaded={"kvm_amd": 5}), ILL | {"host-users": "warn"}, drop_in()),
     "VMs run that are not seen": Row(off(loaded={"kvm_amd": 5}), ILL | {"host-users": "warn"}, drop_in()),
     "VMs run, nothing to do": Row(host(users=(VM,), loaded={"kvm_amd": 5}), GOOD),
@@ -192,6 +209,11 @@ ROWS = {
         ILL | {"host-users": "fail"},
         drop_in(),
         blocks=("host-users",),
+    ),
+    "initramfs has a file that is gone": Row(
+        host(image=replace(IMAGE, configs=frozenset({"old.conf"}))),
+        GOOD | {"host-initramfs": "warn"},
+        drop_in(),
     ),
     "initramfs without the module": Row(host(image=replace(IMAGE, modules=frozenset())), GOOD),
     "no nested paging": Row(host(paging="0"), GOOD | {"host-paging": "warn"}),
@@ -307,11 +329,18 @@ def test_power_is_the_modules() -> None:
     assert host(nested=None).power is Power.STOPPED
 
 
-def test_power_is_that_of_the_drained_vms_as_well() -> None:
+def test_drained_vms_that_are_off_are_waited_for() -> None:
     running = off(users=(VM,), loaded={"kvm_amd": 5}, drain=(VM.key,))
     gone = replace(running, users=())
-    assert (running.power, running.busy, running.value(running.parameter)) == (Power.RUNNING, "", "0")
-    assert (gone.power, gone.value(gone.parameter)) == (Power.STOPPED, None)
+    assert (running.power, running.busy, running.waiting) == (Power.RUNNING, "", "")
+    assert (gone.power, gone.waiting, gone.value(gone.parameter)) == (Power.RUNNING, VM.key, "0")
+
+
+def test_what_is_in_effect_already_needs_no_reload() -> None:
+    assert host().has(drop_in())
+    assert not off().has(drop_in())
+    assert off().has(drop_in(nested=False))
+    assert not host().has(Change(OURS, content("kvm_amd", nested=True), None))
 
 
 @pytest.mark.parametrize(("vendor", "on", "off_"), [("intel", "Y", "N"), ("amd", "1", "0")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nestvirt.backends.host.modprobe import Word, file_after, in_order, words
+from nestvirt.backends.host.modprobe import Word, file_after, in_order, install_lines, words
 
 ETC, RUN, LIB = "/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d"
 OURS = "# ours"
@@ -40,12 +40,12 @@ def test_last_word_comes_last_and_the_command_line_after_all_files() -> None:
     ("text", "value"),
     [
         ("options kvm_amd nested=1", "1"),
-        ("options kvm_amd nested", "1"),
+        ("options kvm_amd nested", ""),
         ("options\tkvm-amd\tnested=Y # why", "Y"),
         ("options kvm_amd npt=1 \\\n nested=0", "0"),
         ("options kvm_amd nested=1 nested=0", "0"),
         ('options kvm_amd "nested=1"', "1"),
-        ("install kvm_amd /sbin/modprobe --ignore-install kvm_amd nested=1", "1"),
+        ("install kvm_amd /sbin/modprobe --ignore-install kvm_amd nested=1", None),
         ("# options kvm_amd nested=1", None),
         ("options kvm_intel nested=1", None),
         ("options kvm_amd nestedness=1", None),
@@ -66,14 +66,48 @@ def test_line_is_numbered_where_it_begins() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["1", "Y", "y", "yes", "on", "true"])
-def test_true_as_the_kernel_reads_it(value: str) -> None:
-    assert Word("f", 1, value).on
+def test_install_lines_are_named() -> None:
+    files = {f"{ETC}/a.conf": "# x\ninstall kvm-amd /bin/false\ninstall kvm_intel /bin/false"}
+    assert install_lines(files, "kvm_amd") == [f"{ETC}/a.conf:2"]
 
 
-@pytest.mark.parametrize("value", ["0", "N", "n", "off", "", "false"])
-def test_false(value: str) -> None:
-    assert not Word("f", 1, value).on
+@pytest.mark.parametrize(
+    ("cmdline", "value"),
+    [
+        ("root=ZFS=a#b kvm_amd.nested=0", "0"),
+        ("a='x kvm_amd.nested=0 b='y", "0"),
+        ('x="kvm_amd.nested=1 y" kvm-amd.nested=0', "0"),
+        ('"kvm_amd.nested=1"', "1"),
+        ("kvm_amd.nested", ""),
+        ("xkvm_amd.nested=1", None),
+    ],
+)
+def test_command_line_is_split_as_the_kernel_splits_it(cmdline: str, value: str | None) -> None:
+    assert [word[2] for word in found({}, cmdline)] == ([] if value is None else [value])
+
+
+@pytest.mark.parametrize(
+    ("value", "boolean", "integer"),
+    [
+        ("1", True, True),
+        ("0", False, False),
+        ("2", None, True),
+        ("0x1", False, True),  # kstrtobool looks at the first character
+        ("Y", True, None),
+        ("y", True, None),
+        ("on", True, None),
+        ("true", True, None),
+        ("N", False, None),
+        ("off", False, None),
+        ("false", False, None),
+        ("", True, None),
+        ("o", None, None),
+        ("maybe", None, None),
+    ],
+)
+def test_value_as_the_kernel_reads_it(value: str, boolean: bool | None, integer: bool | None) -> None:
+    assert Word("f", 1, value).on is boolean
+    assert Word("f", 1, value, integer=True).on is integer
 
 
 def after(files: dict[str, str]) -> str:
@@ -85,8 +119,17 @@ def test_our_file_sorts_after_all_that_set_it_and_is_nobody_elses() -> None:
     assert after({f"{ETC}/kvm.conf": "options kvm_amd nested=0"}) == f"{ETC}/zz-nestvirt.conf"
     late = {f"{LIB}/zzz.conf": "options kvm_amd nested=0"}
     assert after(late) == f"{ETC}/zzzz-nestvirt.conf"
-    foreign = {f"{ETC}/zz-nestvirt.conf": "options kvm_amd npt=1"}
-    assert after(foreign) == f"{ETC}/zzz-nestvirt.conf"
+    foreign = {f"{LIB}/zz-nestvirt.conf": "options kvm_amd npt=1"}
+    assert after(foreign) == f"{ETC}/z-nestvirt.conf"
+    setting = {f"{ETC}/zz-nestvirt.conf": "options kvm_amd nested=0"}
+    assert after(setting) == f"{ETC}/zz-nestvirtz-nestvirt.conf"
     own = {f"{ETC}/zz-nestvirt.conf": f"{OURS}\noptions kvm_amd nested=0"}
     assert after(own) == f"{ETC}/zz-nestvirt.conf"
     assert after({**own, **late}) == f"{ETC}/zzzz-nestvirt.conf"
+
+
+@pytest.mark.parametrize("name", ["~kvm.conf", "{x}.conf", "\u00fc.conf", "z~.conf", "zzzz.conf", "zz.conf"])
+def test_our_file_sorts_after_whatever_name(name: str) -> None:
+    path = after({f"{ETC}/{name}": "options kvm_amd nested=0"})
+    assert path.rpartition("/")[2] > name
+    assert path.endswith("nestvirt.conf")

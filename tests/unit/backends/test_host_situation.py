@@ -39,6 +39,11 @@ SAID = """@ hostname
  Y
 @ parameter /sys/module/kvm_intel/parameters/ept
  N
+@ type
+ nested: (bool)
+@ loading
+ insmod /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm.ko
+ insmod /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko nested=0
 @ file kvm_intel
  /lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko
 @ file kvm_amd
@@ -48,22 +53,25 @@ SAID = """@ hostname
  options kvm_intel nested=0
 @ writable
  /etc/modprobe.d
+@ proxmox 100
+ 4711
+@ libvirt db,eu
+ 12
+ <uuid>c0ffee00-0000-4000-8000-000000000002</uuid>
+@ libvirt gone
+ 99
 @ user 4711
  kvm
- -id
- 100
- --
  -name
  web-01,debug-threads=on
 @ user 12
  qemu-system-x86
  -name
- guest=db,,eu,debug-threads=on
- --
- -uuid
- c0ffee00-0000-4000-8000-000000000002
+ guest=whatever
 @ user 13
- crosvm
+ -name
+ -name
+ guest=a,,b,debug-threads=on
 @ initramfs /boot/initrd.img-6.1.0-1-amd64
  usr/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm-intel.ko
  etc/modprobe.d/kvm.conf
@@ -83,7 +91,7 @@ def test_what_a_host_says_is_read() -> None:
         (f"{ETC}/kvm.conf", 1, "0"),
         ("/proc/cmdline", 0, "1"),
     ]
-    assert [str(user) for user in said.users] == ["web-01 (pid 4711)", "db,eu (pid 12)", "crosvm (pid 13)"]
+    assert [str(user) for user in said.users] == ["web-01 (pid 4711)", "db,eu (pid 12)", "a,b (pid 13)"]
     assert [user.key for user in said.users] == [
         "proxmox:100",
         "libvirt:c0ffee00-0000-4000-8000-000000000002",
@@ -100,6 +108,47 @@ def test_what_a_host_says_is_read() -> None:
     assert set(said.configs) == {f"{ETC}/a.conf", f"{ETC}/kvm.conf"}
     assert said.tools == {"dracut"}
     assert said.system == {"ubuntu", "debian"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SAID.replace("@ end", "@ config /etc/modprobe.d/kvm.conf\n install kvm_intel /tmp/x\n@ end"),
+        SAID.replace(" kvm\n", "kvm\n"),
+        SAID.replace("@ end", "@ id\n 0\n@ end"),
+    ],
+    ids=["a file twice", "a line of its own", "an identity twice"],
+)
+def test_forged_answers_are_refused(text: str) -> None:
+    with pytest.raises(ConnectionFailed):
+        parse(text)
+
+
+def test_a_login_may_greet() -> None:
+    assert parse(f"Welcome to node1!\n\n{SAID}") == parse(SAID)
+
+
+def test_a_process_that_calls_itself_a_vm_is_nobodys() -> None:
+    forged = SAID.replace("@ user 13\n -name\n -name\n", "@ user 13\n x\n -name\n")
+    forged = forged.replace("guest=a,,b,debug-threads=on", "guest=db,,eu")
+    users = parse(forged)[1].users
+    assert [user.name for user in users] == ["web-01", "db,eu", "db,eu"]
+    assert [bool(user.key) for user in users] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "body"),
+    [
+        ("proxmox 1x0", "4711"),
+        ("proxmox \u0661\u0662\u0663", "4711"),
+        ("libvirt web-01", "4711\n <uuid>--help</uuid>"),
+        ("libvirt web-01", "4711"),
+        ("libvirt web-01", "pid\n <uuid>c0ffee00-0000-4000-8000-000000000002</uuid>"),
+    ],
+)
+def test_an_identity_is_a_number_or_a_uuid(part: str, body: str) -> None:
+    users = parse(SAID.replace("@ proxmox 100\n 4711\n", f"@ {part}\n {body}\n"))[1].users
+    assert users[0].key == ""
 
 
 @pytest.mark.parametrize("text", ["", "Welcome to node1!\n", SAID.replace("@ end\n", "")])

@@ -25,17 +25,25 @@ class Managers:
     Args:
         deaf: VMs that do not react when they are asked to shut down.
         broken: VMs that cannot be started.
+        passing: VMs that could not be started again.
     """
 
-    def __init__(self, *, deaf: Sequence[str] = (), broken: Sequence[str] = ()) -> None:
+    def __init__(self, *, deaf: Sequence[str] = (), broken: Sequence[str] = (), passing: str = "") -> None:
         self.on = {UUID: True, "102": True}
-        self.deaf, self.broken = deaf, broken
+        self.deaf, self.broken, self.passing = deaf, broken, passing
         self.orders: list[str] = []
 
     def run(self, argv: Sequence[str], *, timeout: float) -> Completed:
         assert timeout > 0
-        program, vm = argv[0], argv[-1]
-        order = argv[3] if program == "virsh" else argv[1]
+        program = argv[0]
+        vm = next(word for word in argv if word in self.on)
+        order = argv[argv.index("--domain") - 1] if program == "virsh" else argv[1]
+        if program == "sh":
+            return Completed(0, b"service vm:102 (n1, started)\n" if vm == self.passing else b"free\n", b"")
+        if order == "dominfo":
+            return Completed(
+                0, b"Persistent:     no\n" if vm == self.passing else b"Persistent:     yes\n", b""
+            )
         if order in ("domstate", "status"):
             words = {"virsh": ("running", "shut off\n"), "qm": ("status: running", "status: stopped\n")}
             return Completed(0, words[program][not self.on[vm]].encode(), b"")
@@ -51,13 +59,15 @@ def test_vms_are_named_as_people_name_them() -> None:
     users = [WEB, MAIL]
     assert keys_of(["web-01", "mail"], users) == KEYS
     assert keys_of([UUID, "102"], users) == KEYS
-    assert keys_of(KEYS, []) == KEYS  # from a record, when they may be off
+    assert keys_of(KEYS, users) == KEYS
+    assert keys_of(["web-01"], [*users, User(14, "sh", "web-01")]) == KEYS[:1]  # anybody may call it so
 
 
 @pytest.mark.parametrize(
     ("name", "users", "words"),
     [
         ("db", [WEB, MAIL], "no running VM called 'db'"),
+        (KEYS[0], [MAIL], "no running VM called"),
         ("", [BARE], "no running VM called ''"),
         ("mail", [MAIL, TWIN], "more than one VM is called 'mail'"),
         ("lab", [BARE], "does not know how to shut lab"),
@@ -71,6 +81,14 @@ def test_a_name_that_cannot_be_drained_is_refused(name: str, users: list[User], 
     assert caught.value.cure
 
 
+@pytest.mark.parametrize(("passing", "why"), [(UUID, "transient"), ("102", "HA manages it")])
+def test_a_vm_that_could_not_be_started_again_is_refused(passing: str, why: str) -> None:
+    Vms(Managers().run).refuse_passing(KEYS)
+    with pytest.raises(TargetError) as caught:
+        Vms(Managers(passing=passing).run).refuse_passing(KEYS)
+    assert why in caught.value.evidence
+
+
 def test_all_are_asked_and_started_again() -> None:
     managers = Managers()
     Vms(managers.run).shut_down(KEYS, timeout=5)
@@ -81,27 +99,29 @@ def test_all_are_asked_and_started_again() -> None:
     assert len(managers.orders) == 4  # they run already
 
 
-def test_a_vm_that_does_not_shut_down_is_told_and_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_one_does_not_shut_down_the_others_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    managers = Managers(deaf=[UUID])
+    managers = Managers(deaf=["102"])
     with pytest.raises(PowerError) as caught:
         Vms(managers.run).shut_down(KEYS, timeout=0)
-    assert UUID in caught.value.message
-    assert "--force-off" in caught.value.cure
+    assert "102" in caught.value.message
+    assert managers.on == {UUID: True, "102": True}
     Vms(managers.run).power_off(KEYS)
     assert managers.on == {UUID: False, "102": False}
-    assert managers.orders[2:] == [f"virsh destroy {UUID}"]
 
 
-def test_a_vm_that_does_not_start_is_told_in_its_managers_words() -> None:
-    managers = Managers(broken=["102"])
+def test_one_that_does_not_start_keeps_none_of_the_others_off() -> None:
+    managers = Managers(broken=[UUID])
     Vms(managers.run).shut_down(KEYS, timeout=5)
     with pytest.raises(PowerError) as caught:
         Vms(managers.run).start(KEYS, timeout=5)
     assert "no bootable device" in caught.value.evidence
+    assert managers.on == {UUID: False, "102": True}
 
 
-@pytest.mark.parametrize("key", ["", "web-01", "xen:1", "libvirt:"])
+@pytest.mark.parametrize(
+    "key", ["", "web-01", "xen:1", "libvirt:", "libvirt:--help", "proxmox:\u0661\u0662\u0663"]
+)
 def test_what_is_no_key_is_refused(key: str) -> None:
     with pytest.raises(TargetError):
         Vms(Managers().run).power_off([key])

@@ -23,6 +23,7 @@ class Provided:
     fix: Change | None = None
     power: Power = Power.RUNNING
     busy: str = ""
+    waiting: str = ""
 
     def has(self, change: Change) -> bool:
         return change == self.fix

@@ -14,7 +14,7 @@ from nestvirt.backends.host.situation import User
 from nestvirt.backends.host.with_vm import BothFacts, WithHost
 from nestvirt.backends.libvirt.host import login_of
 from nestvirt.errors import TargetError
-from nestvirt.model import Change, Goal, Power, Vm
+from nestvirt.model import Change, Goal, Power, Status, Vm
 from nestvirt.plan import make_plan
 from tests.peers.memory import MemoryFacts
 from tests.unit.backends.test_host_facts import host, off
@@ -88,10 +88,12 @@ def test_a_change_of_the_host_needs_a_power_cycle_and_one_that_runs_already_does
     assert (facts.power, facts.busy) == (Power.RUNNING, "")
 
 
-def test_without_nesting_nothing_is_wanted_of_the_host() -> None:
-    findings = both(host(), nested="off").judge(Goal(nested=False))
-    assert [f.check for f in findings] == ["vm-cpu", "vm-cpu-pending"][: len(findings)]
-    assert not make_plan(findings).changes
+def test_without_nesting_only_who_stands_in_the_way_is_asked_of_a_host() -> None:
+    """That is for an undo, which loads the module anew."""
+    alone = both(host(users=(OWN,), **BUSY), nested="off").judge(Goal(nested=False))
+    assert [(f.check, f.status) for f in alone] == [("host-users", Status.WARN), ("vm-cpu", Status.PASS)]
+    busy = both(host(users=(OWN, OTHER), **BUSY), nested="off").judge(Goal(nested=False))
+    assert [f.check for f in make_plan(busy).blockers] == ["host-users"]
 
 
 class Vms:
