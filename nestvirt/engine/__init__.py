@@ -48,7 +48,8 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
     probed = look_inside(session, facts.power, patience)
-    facts = read(session)  # once more: an agent may have connected meanwhile
+    if probed is not NO_GUEST:
+        facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
         *deduced(session, believed(judged(session, facts, goal), probed), probed),

@@ -94,6 +94,9 @@ class ScriptedHost:
                 return self._unload()
             case ["modprobe", _, *parameters]:
                 return self._load(parameters)
+            case ["cat", path]:
+                text = self.nested if path.startswith("/sys/") else self.files.get(path)
+                return _said(text) if text is not None else Completed(1, b"", b"No such file")
             case ["test", "-e", _]:
                 return Completed(0 if self.nested else 1, b"", b"")
             case ["sh", "-c", _, _, path, _]:

@@ -39,6 +39,9 @@ SECONDS = 60.0
 DRAIN_SECONDS = 120.0
 """For the shutdown of VMs, and for their start, where the module is a setting beside a VM's."""
 
+PROBE_SECONDS = 180.0
+"""For Python to start, and the probe to run, on a host that may have other work."""
+
 SETTLE_SECONDS = 20.0
 """For VMs that were asked to shut down, and are not to any more."""
 
@@ -88,6 +91,7 @@ class HostBackend:
         self._vms = Vms(self._as_root)
         self._offers: tuple[bool | None, str] | None = None
         self._module = ""
+        self._last: HostFacts | None = None  # for what does not change: the CPU, the tools
         self.endpoint = endpoint
 
     @classmethod
@@ -164,13 +168,14 @@ class HostBackend:
             )
         identity, situation = parse(done.stdout.decode(errors="replace"))
         self._module = situation.module or ""
-        return identity, HostFacts(**vars(situation), drain=self._drain)
+        self._last = HostFacts(**vars(situation), drain=self._drain)
+        return identity, self._last
 
     def _ask_kvm(self) -> tuple[bool | None, str]:
         """Whether KVM_GET_SUPPORTED_CPUID has vmx or svm, as the probe asks it there."""
         source = verify.probe_source().encode()
         try:
-            done = self._as_root(["python3", "-I", "-"], stdin=source)
+            done = self._as_root(["python3", "-I", "-"], stdin=source, timeout=PROBE_SECONDS)
             probed = verify.read_probe(done, channel="host")
         except GuestUnreachable as error:
             return None, f"{error.message}: {error.evidence}"
@@ -188,8 +193,8 @@ class HostBackend:
 
         The parameter in effect is a setting, too: the module is loaded anew with it, whatever the files say.
         """
-        facts = self.read(vm)
-        present = facts.value(change.setting)
+        facts = self._last or self.read(vm)
+        present = self._present(change.setting)
         if present != change.before:
             raise ChangeRejected(
                 f"{change.setting} was changed by somebody else a moment ago",
@@ -197,7 +202,7 @@ class HostBackend:
                 cure="run this again to plan anew",
             )
         if change.setting == facts.parameter:
-            self._reload(facts, change.after)
+            self._reload(present, change.after)
             return
         self._put(change.setting, change.after)
         if facts.image is None or facts.module not in facts.image.modules:
@@ -213,6 +218,12 @@ class HostBackend:
                 evidence=printable(why, 400),
                 cure=f"make this work first: {' '.join(command) or 'the tool of your distribution'}",
             )
+
+    def _present(self, path: str) -> str | None:
+        """A file's text, or the parameter in effect; None where there is none. Quicker than to read all."""
+        done = self._as_root(["cat", path])
+        text = done.stdout.decode(errors="replace")
+        return None if done.code != 0 else text.strip() if path.startswith("/sys/") else text
 
     def _put(self, path: str, text: str | None) -> None:
         data = (text or "").encode()
@@ -243,9 +254,9 @@ class HostBackend:
         """Start the VMs that were drained, and are off."""
         self._vms.start(self._drain, timeout=DRAIN_SECONDS)
 
-    def _reload(self, facts: HostFacts, value: str | None) -> None:
+    def _reload(self, present: str | None, value: str | None) -> None:
         """Load the module with that parameter; None unloads it."""
-        if facts.on is not None:
+        if present is not None:
             try:
                 self._vms.shut_down(self._drain, timeout=DRAIN_SECONDS)
                 self._unload_or_start(SECONDS, DRAIN_SECONDS)
@@ -260,7 +271,7 @@ class HostBackend:
             try:
                 self._load(f"nested={value}")
             finally:  # VMs run on whatever can be loaded
-                if facts.nested is not None and not self._is_loaded():
+                if present is not None and not self._is_loaded():
                     self._as_root(["modprobe", self._module])
                 self.start_drained()
 
