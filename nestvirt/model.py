@@ -119,6 +119,16 @@ class Change:
     before: str | None
     after: str | None
 
+    @property
+    def deed(self) -> str:
+        """What making it is, as an order."""
+        module = re.match(r"/sys/module/(\w+)/", self.setting)
+        if module:  # such a file cannot be written: it says what the module was loaded with
+            return f"load {module[1]} anew"
+        return (
+            f"{'remove' if self.after is None and self.setting.startswith('/') else 'write'} {self.setting}"
+        )
+
 
 @dataclass(frozen=True)
 class ColdBoot:

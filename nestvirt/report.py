@@ -136,7 +136,10 @@ def _headline(report: Report) -> str:
         return f"ran guest code {where}{_figures(proof.numbers)}"
     if report.goal is None:
         return f"run {report.run} is undone"
-    return "nesting is gone" if not report.goal.nested else ""
+    if not report.goal.nested:
+        return "nesting is gone"
+    asked = any(f.check == "host-kvm-offers" and f.status is Status.PASS for f in report.findings)
+    return "KVM lets the VMs of this host nest" if asked else ""
 
 
 def _figures(numbers: dict[str, float]) -> str:

@@ -19,6 +19,7 @@ class Kind:
         has_guest: whether there is an inside to look into.
         subject: what is stopped and started, with {} for its name.
         cycle: what makes a setting effective, as an order.
+        condition: when that is done.
         pending: what is left to do where that was not done, with {} for the name.
     """
 
@@ -26,6 +27,7 @@ class Kind:
     has_guest: bool = True
     subject: str = "{}"
     cycle: str = "power-cycle the VM"
+    condition: str = "if it runs"
     pending: str = "power-cycle {}: shut it down and start it (a reboot inside the guest is not enough)"
 
 

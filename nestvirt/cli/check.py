@@ -29,7 +29,8 @@ from nestvirt.model import Goal, Report
 def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
     """Does nesting work? Says what is broken first, with evidence and a cure, and proves what works.
 
-    Without a VM, it checks this machine: guest code is run through /dev/kvm here.
+    Without a VM, it checks this machine: guest code is run through /dev/kvm here. --host asks of a machine
+    whether its VMs can nest.
 
     \b
     Examples:
@@ -38,6 +39,7 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
       nestvirt check --libvirt web-01 --connect qemu+ssh://root@node1/system -o json
       nestvirt check --libvirt web-01 --ssh admin@web-01
       nestvirt check --proxmox 100 --connect https://pve1.example.com:8006
+      nestvirt check --host ssh://root@node1
     """
     if named(options) is None:
         idle = given(options, ("profile", *ENDPOINT, "ssh", "ssh-config"))

@@ -50,4 +50,6 @@ def enable(cpu: str | None, **options: Any) -> int:
         raise click.UsageError("--cpu was given an empty name; is a variable not set?")
     if options["with_host"] is not None and options["no_restart"]:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
+    if cpu is not None and options["host"] is not None:
+        raise click.UsageError("--cpu is for a VM; it does not go with --host.")
     return reach_goal(Goal(nested=True, cpu=cpu), **options)

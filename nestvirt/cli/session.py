@@ -78,6 +78,8 @@ class Chosen:
             raise click.UsageError(f"Name a VM, for example: {VM_EXAMPLES}")
         if self.with_host is not None and self.vm[0] == "host":
             raise click.UsageError("--with-host goes with a VM; --host is a host alone.")
+        if self.vm[0] == "host" and (self.ssh is not None or self.load_modules):
+            raise click.UsageError("--ssh and --load-modules are for a look inside a VM, not for --host.")
         if self.drain and self.with_host is None and self.vm[0] != "host":
             raise click.UsageError("--drain NAME goes with --host or --with-host.")
         if not all(name.strip() for name in self.drain):
@@ -214,8 +216,8 @@ def consenting(
             return
         if not sys.stdin.isatty():
             raise click.UsageError("There is no terminal to ask at: consent with --yes, or try --dry-run.")
-        cycle = session.backend.kind.cycle
-        question = "Change it?" if no_restart else f"Change it, and {cycle}, if it runs?"
+        kind = session.backend.kind
+        question = "Change it?" if no_restart else f"Change it, and {kind.cycle}, {kind.condition}?"
         try:
             click.confirm(question, abort=True, err=True)
         except click.Abort:
@@ -242,7 +244,9 @@ def _show_plan(session: Session, plan: Plan) -> None:
             console.print("  on the VM:")
         console.print(report.diff([change for change in plan.changes if change not in below]), end="")
         if len(plan.changes) == len(below):
-            console.print("  no setting; only its power")
+            console.print(
+                "  no setting" if below else f"  no setting; it will only {session.backend.kind.cycle}"
+            )
 
 
 def reach_goal(
@@ -258,6 +262,8 @@ def reach_goal(
 ) -> int:
     """What enable and disable share: they differ in the goal only."""
     chosen = Chosen.of(options)
+    if chosen.drain and no_restart:
+        raise click.UsageError("--drain shuts VMs down for the reload that --no-restart leaves out.")
     progress = Progress(quiet=quiet or output == "json")
     with opened(chosen, chosen.target(), progress) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)

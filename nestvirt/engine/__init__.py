@@ -269,7 +269,7 @@ def _pending(session: Session, facts: Facts) -> tuple[str, ...]:
 def _would(session: Session, plan: Plan, facts: Facts, cycle: bool, owed: bool) -> tuple[str, ...]:
     """What a dry run says it would do."""
     kind, subject = session.backend.kind, session.subject
-    steps = [f"write {change.setting}" for change in plan.changes] or ["change no setting"]
+    steps = [change.deed for change in plan.changes] or ["change no setting"]
     if owed:
         steps.append(f"start {subject}, which an interrupted run has left off")
     elif cycle and facts.power is Power.STOPPED:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from nestvirt.backends.base import Backend, Facts
 from nestvirt.guest.channel import Channel
 from nestvirt.journal import Journal
-from nestvirt.model import Finding, Goal, Plan, Status, Target, Vm
+from nestvirt.model import ColdBoot, Finding, Goal, Plan, Status, Target, Vm
 
 
 class Step(StrEnum):
@@ -20,6 +20,7 @@ class Step(StrEnum):
     STOP = "stopping"
     POWER_OFF = "cutting the power"
     APPLY = "writing"
+    LOAD = "loading anew"
     READ_BACK = "reading back"
     START = "starting"
     WAIT = "waiting for the guest"
@@ -86,7 +87,8 @@ def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     command += f" {session.beside}" if session.beside else ""
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
     findings = facts.judge(goal)
-    return [f if f.fix is None else replace(f, cure=command) for f in to_host(session, findings)]
+    by_hand = (None, ColdBoot()) if facts.busy else (None,)
+    return [f if f.fix in by_hand else replace(f, cure=command) for f in to_host(session, findings)]
 
 
 def to_host(session: Session, findings: Sequence[Finding]) -> list[Finding]:

@@ -41,7 +41,7 @@ class Work:
             said = "the undo was taken back, and what it was to undo is still in place"
         else:
             said = "everything was put back as it was" if self.begun else "no setting was changed"
-        return f"{said}; {subject} was off in between" if self.stopped else said
+        return f"{said}; off in between: {subject}" if self.stopped else said
 
 
 def carry_out(session: Session, work: Work, facts: Facts) -> None:
@@ -117,7 +117,8 @@ def _apply(session: Session, work: Work, change: Change) -> Facts:
     """Write one change and read it back; return the facts as they are now."""
     if work.goal is not None:
         work.record.intend(change)
-    session.tell(Step.APPLY, change.setting)
+    loads = change.deed.startswith("load ")
+    session.tell(Step.LOAD if loads else Step.APPLY, change.deed.split()[1] if loads else change.setting)
     work.begun.append(change)
     try:
         session.backend.apply(session.vm, change)

@@ -7,6 +7,7 @@ that were named to be drained are shut down before, and started again after.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -69,16 +70,18 @@ _ALONE = 'if command -v flock >/dev/null; then exec flock /run/nestvirt.lock "$@
 """One rebuild after another: one that was given up goes on."""
 
 
+KIND = Kind(
+    thing="host",
+    has_guest=False,
+    subject="the kvm module of {}",
+    cycle="load the kvm module anew",
+    condition="where no VM uses it",
+    pending="load the kvm module of {} anew when no VM uses it (modprobe -r and modprobe), or reboot it",
+)
+
+
 class HostBackend:
     """One host; see Backend."""
-
-    kind = Kind(
-        thing="host",
-        has_guest=False,
-        subject="the kvm module of {}",
-        cycle="load the kvm module anew",
-        pending="load the kvm module of {} anew when no VM uses it, or reboot the host",
-    )
 
     drain_seconds = 120.0
     """For the shutdown of VMs, and for their start, where the module is a setting."""
@@ -93,6 +96,7 @@ class HostBackend:
         self._module = ""
         self._last: HostFacts | None = None  # for what does not change: the CPU, the tools
         self.endpoint = endpoint
+        self.kind = KIND
 
     @classmethod
     def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
@@ -108,7 +112,8 @@ class HostBackend:
             raise TargetError(
                 f"{printable(target.name, 100)!r} is not a host",
                 evidence="a host is written local, or ssh://USER@HOST",
-                cure="for example: --host local, or --host ssh://root@pve1",
+                cure="for example: local, or ssh://root@"
+                + (target.name if re.fullmatch(r"[\w.-]+", target.name) else "node1"),
             )
         with contextlib.ExitStack() as undone:
             undone.callback(backend.close)
@@ -132,6 +137,11 @@ class HostBackend:
             keys = keys_of(self._drain, facts.users)
             self._vms.refuse_passing(keys)
             self.endpoint = {**self.endpoint, "drain": "\n".join(keys)}
+        if self._drain:
+            names = {user.key: user.name for user in facts.users}
+            self._vms.called = {key: names.get(key) or key for key in self._drain}
+            called = ", ".join(self._vms.called.values()).replace("{", "{{").replace("}", "}}")
+            self.kind = replace(KIND, subject=f"{called} and the kvm module of {{}}")
         return Vm(identity, facts.hostname)
 
     @property
@@ -300,7 +310,7 @@ class HostBackend:
             raise PowerError(
                 f"{self._module} could not be loaded",
                 evidence=printable(done.stderr.decode(errors="replace"), 300) or "modprobe said nothing",
-                cure="dmesg | grep -i kvm says what it found",
+                cure=f"see why: modprobe -v {self._module}; dmesg | grep -i kvm",
             )
 
     def _is_loaded(self) -> bool:

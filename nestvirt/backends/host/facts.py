@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nestvirt.backends.host.modprobe import FOLDERS, Word, file_after
@@ -92,8 +93,9 @@ def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     if facts.built_in:
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is built into kernel {facts.kernel}")
     elif module in facts.loaded and facts.on is not goal.nested and not facts.loadable:
-        said = facts.loading[-1] if facts.loading else "modprobe says nothing"
-        evidence = f"{module} is loaded, and could not be loaded again: {said}"
+        evidence = (
+            f"{module} is loaded, and could not be loaded again: {_first(facts.install, facts.loading[-1:])}"
+        )
         cure = f"reboot into the kernel that is installed, if it was updated; else see: modprobe -D {module}"
         yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif module in facts.loaded:
@@ -105,12 +107,20 @@ def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif facts.module_file:
         evidence = f"{module} is not loaded; it is at {facts.module_file}"
-        evidence += f"; the kernel says: {facts.said[-1]}" if facts.said else ""
-        cure = f"modprobe {module}; where that fails: dmesg | grep -i kvm"
-        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure, ColdBoot())
+        if facts.loadable:
+            cure = f"modprobe {module}; where that fails: dmesg | grep -i kvm"
+            yield Finding("host-module", _HOST, Status.FAIL, evidence, cure, ColdBoot())
+            return
+        evidence += f", and modprobe would not load it: {_first(facts.install, facts.loading[-1:])}"
+        cure = f"see what it does instead: modprobe -D {module}"
+        yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     else:
         evidence = f"kernel {facts.kernel} has no {module}: modinfo finds none"
         yield Finding("host-module", _HOST, Status.FAIL, evidence, "boot a kernel that has KVM's modules")
+
+
+def _first(*of: Sequence[str]) -> str:
+    return next((texts[0] for texts in of if texts), "modprobe says nothing")
 
 
 def _host_other_hypervisor(facts: HostSituation, _goal: Goal) -> Iterator[Finding]:
@@ -137,8 +147,9 @@ def _host_nested(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
         cure = "see host-nested-next-boot" if by_file else _command_line(facts, goal)
         yield Finding("host-nested", _HOST, Status.FAIL, evidence, cure)
         return
-    fix = change or ColdBoot()
-    yield Finding("host-nested", _HOST, Status.FAIL, evidence, "nestvirt can change it", fix)
+    in_the_way = change is None and facts.busy
+    cure = "see host-users: VMs keep it from being loaded anew" if in_the_way else "nestvirt can change it"
+    yield Finding("host-nested", _HOST, Status.FAIL, evidence, cure, change or ColdBoot())
 
 
 def _why(facts: HostSituation) -> str:
@@ -234,7 +245,7 @@ def rebuild(facts: HostSituation) -> list[str]:
 def _host_writable(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     if not facts.writable and wanted(facts, goal) is not None:
         evidence = f"{FOLDERS[0]} cannot be written by this user: it is read-only, or only root's"
-        cure = "log in as root, or as a user with sudo; where /etc is read-only: mount -o remount,rw /"
+        cure = "log in as root, or as a user with sudo; as root: see findmnt -T /etc/modprobe.d"
         yield Finding("host-writable", _HOST, Status.FAIL, evidence, cure)
 
 
@@ -244,16 +255,21 @@ def _host_users(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
     drained = [user for user in facts.users if user.key in facts.drain]
     evidence = f"{facts.module} is in use by {facts.busy}: it cannot be loaded anew until they are off"
     if facts.busy and facts.drain:
-        cure = "name all of them with --drain, or none: then it is configured, for when they are off"
+        cure = f"{_named(facts)}; or leave --drain away: then it is configured, for when they are off"
         yield Finding("host-users", _HOST, Status.FAIL, evidence, cure)
     elif facts.busy:
-        cure = (
-            "shut them down, or name them with --drain, and run this again; or reboot the host when it suits"
-        )
+        cure = f"shut them down, or {_named(facts)}; and run enable again; or reboot the host when it suits"
         yield Finding("host-users", _HOST, Status.WARN, evidence, cure)
     elif drained:
         evidence = f"to load {facts.module} anew, {_listed(drained)} will be shut down, and started again"
         yield Finding("host-users", _HOST, Status.WARN, evidence, "none: that is what --drain was given for")
+
+
+def _named(facts: HostFacts) -> str:
+    """How those are drained that can be."""
+    others = [user for user in facts.users if user.key not in facts.drain]
+    words = [f"--drain {shlex.quote(user.name or user.identity)}" for user in others if user.key]
+    return f"add {' '.join(words)}" if words else "by hand, as nestvirt cannot"
 
 
 def _listed(users: Iterable[User]) -> str:

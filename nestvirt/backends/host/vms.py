@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nestvirt.backends.host.situation import User
@@ -108,10 +108,14 @@ class Vms:
 
     Args:
         run: runs a program on the host, in the C locale.
+
+    Attributes:
+        called: key to what people call it.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.called: Mapping[str, str] = {}
 
     def refuse_passing(self, keys: Sequence[str]) -> None:
         """See that each can be started again once it is off.
@@ -123,7 +127,7 @@ class Vms:
             manager = _manager(key)
             if not self._says(key, manager.lasting, manager.lasts):
                 raise TargetError(
-                    f"the VM {key} cannot be shut down and started again",
+                    f"{self._name(key)} cannot be shut down and started again",
                     evidence=manager.why_not,
                     cure="shut it down, or migrate it, by your own means, and leave it out",
                 )
@@ -144,9 +148,10 @@ class Vms:
                 while self.runs(key):
                     if time.monotonic() > deadline:
                         raise PowerError(
-                            f"the VM {key} did not shut down within {timeout:.0f} s",
+                            f"{self._name(key)} did not shut down within {timeout:.0f} s",
                             evidence="it was asked to, and is still on",
-                            cure="shut it down by hand, and leave it out",
+                            cure="shut it down by hand, and run this without --drain; or, with --host, "
+                            "--timeout gives it longer, and --force-off cuts its power",
                         )
                     time.sleep(1)
         except PowerError:
@@ -182,6 +187,9 @@ class Vms:
                 cure=failures[0].cure,
             )
 
+    def _name(self, key: str) -> str:
+        return f"the VM {printable(self.called.get(key, key), 100)}"
+
     def runs(self, key: str) -> bool:
         """Whether a VM is on."""
         manager = _manager(key)
@@ -192,7 +200,7 @@ class Vms:
         while not self.runs(key):
             if time.monotonic() > deadline:
                 raise PowerError(
-                    f"the VM {key} was started, and does not run",
+                    f"{self._name(key)} was started, and does not run",
                     evidence=f"after {timeout:.0f} s it is still off",
                     cure="see its log on the host, and start it there",
                 )

@@ -72,10 +72,9 @@ class BothFacts:
                 finding, fix=Change(parameter, judging.value(parameter), judging.loaded_with(on=True))
             )
         if finding.check == "host-users" and judging.busy:
-            cure = (
-                "shut them down, or name each with --drain NAME; or let the host do it at its next reboot: "
-            )
-            return replace(finding, status=Status.FAIL, cure=f"{cure}nestvirt enable --host, on the host")
+            cure = finding.cure.partition("; or leave")[0].partition("; and run")[0]
+            cure += "; or, for the host's next reboot: nestvirt enable --host, on the host"
+            return replace(finding, status=Status.FAIL, cure=cure)
         return finding
 
 
