@@ -114,6 +114,7 @@ def test_a_vm_in_the_way_is_drained_by_name_and_after_a_power_cut_undo_starts_it
     assert (host.nested, host.sh("ls /etc/modprobe.d").split()) == ("0", ["kvm.conf"])
     assert host.libvirt.virsh("domstate", "web-01").strip() == "running"
 
+    host.libvirt.wait_agent("web-01")
     done_at_last = engine.reach(draining(host, journal, "web-01"), ON, MANNER)
     assert (done_at_last.conclusion, host.nested) == (Status.PASS, "1")
     assert host.libvirt.virsh("domstate", "web-01").strip() == "running"

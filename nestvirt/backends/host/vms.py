@@ -71,6 +71,7 @@ MANAGERS = {
     ),
 }
 SECONDS = 60.0
+ASK_AGAIN_SECONDS = 20.0
 _IDENTITY = re.compile(r"[0-9]{3,9}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -142,21 +143,27 @@ class Vms:
         deadline = time.monotonic() + timeout
         try:
             running = [key for key in keys if self.runs(key)]
-            for key in running:
-                self._do(key, _manager(key).shutdown, timeout)
-            for key in running:
-                while self.runs(key):
-                    if time.monotonic() > deadline:
-                        raise PowerError(
-                            f"{self._name(key)} did not shut down within {timeout:.0f} s",
-                            evidence="it was asked to, and is still on",
-                            cure="shut it down by hand, and run this without --drain; or, with --host, "
-                            "--timeout gives it longer, and --force-off cuts its power",
-                        )
-                    time.sleep(1)
+            self._ask(running, timeout)
+            asked = time.monotonic()
+            while running := [key for key in running if self.runs(key)]:
+                if time.monotonic() > deadline:
+                    raise PowerError(
+                        f"{self._name(running[0])} did not shut down within {timeout:.0f} s",
+                        evidence="it was asked to, and is still on",
+                        cure="shut it down by hand, and run this without --drain; or, with --host, "
+                        "--timeout gives it longer, and --force-off cuts its power",
+                    )
+                if time.monotonic() > asked + ASK_AGAIN_SECONDS:  # a guest that was booting did not hear it
+                    asked = time.monotonic()
+                    self._ask(running, timeout)
+                time.sleep(1)
         except PowerError:
             self.start(keys, timeout=timeout)
             raise
+
+    def _ask(self, keys: Sequence[str], timeout: float) -> None:
+        for key in keys:
+            self._do(key, _manager(key).shutdown, timeout)
 
     def power_off(self, keys: Sequence[str]) -> None:
         """Cut the power of those that are on."""
