@@ -136,4 +136,5 @@ def test_a_proxmox_vm_and_its_node(idle_host: KvmHost, rig: ProxmoxRig, journal:
     assert [change.setting for change in done.changes] == [PARAMETER, DROP_IN, "cpu"]
     assert (done.conclusion, idle_host.nested) == (Status.PASS, "1")
     engine.undo(now, journal.find(None), MANNER)
-    assert (idle_host.nested, rig.see("web-01")) == ("0", before)
+    after = rig.see("web-01")
+    assert (idle_host.nested, after.stored, after.running) == ("0", before.stored, True)
