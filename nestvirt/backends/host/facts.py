@@ -100,13 +100,19 @@ def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
         yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif module in facts.loaded:
         where = facts.module_file or "its file cannot be told"
-        yield Finding("host-module", _HOST, Status.PASS, f"{module} is loaded: {where}")
+        evidence = f"{module} is loaded: {where}"
+        if not facts.blacklist:
+            yield Finding("host-module", _HOST, Status.PASS, evidence)
+            return
+        evidence += f"; {facts.blacklist[-1]} keeps it from being loaded at the next boot"
+        yield Finding("host-module", _HOST, Status.WARN, evidence, f"remove that line: blacklist {module}")
     elif facts.module_file and any(_LOCKED.search(line) for line in facts.said):
         evidence = f"{module} is not loaded; the kernel says: {facts.said[-1]}"
         cure = "switch VT-x or AMD-V (SVM) on in the firmware, and power the host off and on"
         yield Finding("host-module", _HOST, Status.FAIL, evidence, cure)
     elif facts.module_file:
         evidence = f"{module} is not loaded; it is at {facts.module_file}"
+        evidence += f"; {facts.blacklist[-1]} has it on the blacklist" if facts.blacklist else ""
         if facts.loadable:
             cure = f"modprobe {module}; where that fails: dmesg | grep -i kvm"
             yield Finding("host-module", _HOST, Status.FAIL, evidence, cure, ColdBoot())
@@ -280,6 +286,7 @@ def _host_paging(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     if goal.nested and facts.paging in ("N", "0"):
         name = "ept" if facts.vendor == "intel" else "npt"
         evidence = f"/sys/module/{facts.module}/parameters/{name} is {facts.paging}: nested VMs are very slow"
+        evidence += f"; {facts.paging_words[-1]} sets it" if facts.paging_words else ""
         yield Finding("host-paging", _HOST, Status.WARN, evidence, f"remove what sets {name}=0")
 
 

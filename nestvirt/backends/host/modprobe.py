@@ -100,6 +100,11 @@ def install_lines(files: Mapping[str, str], module: str) -> list[str]:
     return [f"{path}:{number}" for path, number, _ in _directives(files, "install", module)]
 
 
+def blacklist_lines(files: Mapping[str, str], module: str) -> list[str]:
+    """Where a ``blacklist`` line keeps it from being loaded by itself, as at a boot: ``path:line``."""
+    return [f"{path}:{number}" for path, number, _ in _directives(files, "blacklist", module)]
+
+
 def file_after(files: Mapping[str, str], words_set: list[Word], name: str, mark: str) -> str:
     """A path in /etc/modprobe.d that is read after all files that set the parameter, and is nobody else's.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nestvirt.backends.host.modprobe import Word, install_lines, words
+from nestvirt.backends.host.modprobe import Word, blacklist_lines, install_lines, words
 from nestvirt.errors import ConnectionFailed
 from nestvirt.printable import printable
 
@@ -80,6 +80,8 @@ class HostSituation:
         said: the kernel's last lines about kvm.
         loading: what modprobe would do to load the module (``--show-depends``).
         install: places of install lines, which stand in place of loading.
+        blacklist: places of blacklist lines, for which it is not loaded by itself.
+        paging_words: every place that sets npt or ept, the one that decides last.
     """
 
     hostname: str
@@ -104,6 +106,8 @@ class HostSituation:
     said: tuple[str, ...] = ()
     loading: tuple[str, ...] = ()
     install: tuple[str, ...] = ()
+    blacklist: tuple[str, ...] = ()
+    paging_words: tuple[Word, ...] = ()
     offers: bool | None = None
     offers_evidence: str = ""
     words: tuple[Word, ...] = field(default=())
@@ -196,6 +200,8 @@ def _situation(parts: Mapping[str, str]) -> HostSituation:
         said=tuple(_lines(parts, "said")),
         loading=tuple(_lines(parts, "loading")),
         install=tuple(install_lines(configs, module)),
+        blacklist=tuple(blacklist_lines(configs, module)),
+        paging_words=tuple(words(configs, cmdline, module, "ept" if vendor == "intel" else "npt")),
         words=tuple(words(configs, cmdline, module, "nested", integer=integer)),
     )
 

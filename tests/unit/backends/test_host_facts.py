@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nestvirt.backends.host.facts import CHECKS, MARK, HostFacts, content, rebuild
-from nestvirt.backends.host.modprobe import install_lines, words
+from nestvirt.backends.host.modprobe import Word, install_lines, words
 from nestvirt.backends.host.situation import Image, User
 from nestvirt.model import Change, Goal, Power
 from nestvirt.plan import make_plan
@@ -177,6 +177,9 @@ ROWS = {
         {"host-cpu": "pass", "host-module": "fail", "host-nested-next-boot": "pass"},
         cold_boot=True,
     ),
+    "module on the blacklist": Row(
+        host(blacklist=("/etc/modprobe.d/no-kvm.conf:1",)), GOOD | {"host-module": "warn"}
+    ),
     "module locked by the firmware": Row(
         host(loaded={}, nested=None, configs=conf(ONE), said=("kvm: disabled by bios",)),
         {"host-cpu": "pass", "host-module": "fail", "host-nested-next-boot": "pass"},
@@ -280,6 +283,19 @@ def test_every_check_is_seen() -> None:
 def test_finding_names_what_decides(facts: HostFacts, names: str) -> None:
     [finding] = [f for f in facts.judge(ON) if f.check == "host-nested"]
     assert names in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("facts", "check"),
+    [
+        (host(blacklist=(f"{ETC}/x.conf:2",)), "host-module"),
+        (host(blacklist=(f"{ETC}/x.conf:2",), loaded={}, nested=None), "host-module"),
+        (host(paging="0", paging_words=(Word(f"{ETC}/x.conf", 2, "0"),)), "host-paging"),
+    ],
+)
+def test_file_and_line_are_named_by_other_findings_as_well(facts: HostFacts, check: str) -> None:
+    [finding] = [f for f in facts.judge(ON) if f.check == check]
+    assert "/etc/modprobe.d/x.conf:2" in finding.evidence
 
 
 def test_overruled_files_are_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nestvirt.backends.host.modprobe import Word, file_after, in_order, install_lines, words
+from nestvirt.backends.host.modprobe import Word, blacklist_lines, file_after, in_order, install_lines, words
 
 ETC, RUN, LIB = "/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d"
 OURS = "# ours"
@@ -69,6 +69,10 @@ def test_line_is_numbered_where_it_begins() -> None:
 def test_install_lines_are_named() -> None:
     files = {f"{ETC}/a.conf": "# x\ninstall kvm-amd /bin/false\ninstall kvm_intel /bin/false"}
     assert install_lines(files, "kvm_amd") == [f"{ETC}/a.conf:2"]
+
+
+def test_blacklist_lines_are_named() -> None:
+    assert blacklist_lines({f"{ETC}/a.conf": "\nblacklist kvm-amd\n"}, "kvm_amd") == [f"{ETC}/a.conf:2"]
 
 
 @pytest.mark.parametrize(
