@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from nestvirt import backends, engine
 from nestvirt.backends.host import HostBackend
 from nestvirt.backends.host.with_vm import WithHost
-from nestvirt.engine import Session
+from nestvirt.engine import Session, Step
 from nestvirt.errors import Busy, ChangeRejected, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Status, Target, Vm
@@ -249,3 +250,28 @@ def test_two_runs_at_once_on_one_host_are_kept_apart(make: Callable[..., World])
     with lock, pytest.raises(Busy):
         engine.reach(session, ON, MANNER)
     assert world.enable() is Status.PASS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_check_and_dry_run_write_nothing(make: Callable[..., World], kind: str) -> None:
+    world = make(**KINDS[kind])
+    before = world.seen()
+    engine.check(world.session(), ON)
+    planned = engine.reach(world.session(), ON, replace(MANNER, dry_run=True))
+    assert "/etc/modprobe.d/zz-nestvirt.conf" in [change.setting for change in planned.changes]
+    assert world.seen() == before
+    assert not world.journal.runs()
+
+
+def test_file_that_somebody_else_has_written_meanwhile_is_respected(make: Callable[..., World]) -> None:
+    world = make(**KINDS["alone"])
+    ours = "/etc/modprobe.d/zz-nestvirt.conf"
+
+    def meddle(step: Step, _detail: str) -> None:
+        if step is Step.APPLY:
+            world.host.files[ours] = "# kvm, mine\n"
+
+    with pytest.raises(ChangeRejected, match="somebody else"):
+        engine.reach(replace(world.session(), tell=meddle), ON, MANNER)
+    assert world.host.files == {**ZERO, ours: "# kvm, mine\n"}
+    assert world.host.nested == "0"

@@ -208,7 +208,7 @@ def test_node_ssh_reads_the_parameter_beside_the_https_api(ssh: SshRig, journal:
     }
     result = enable(ssh, journal, name, endpoint=over)
     assert [f.check for f in result.blockers] == ["host-nested"]
-    assert "nested=1" in result.blockers[0].cure
+    assert "--with-host" in result.blockers[0].cure
     assert ssh.see(name) == before
 
 
