@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from typing import Self
 
 from nestvirt.backends.libvirt.agent import AgentChannel
 from nestvirt.errors import GuestUnreachable
+from nestvirt.guest.channel import Completed
 from tests.lab import LabError, wait_for
 from tests.lab.artifacts import OURS, artifacts
 from tests.lab.boot import BOOT_SECONDS, in_bochs
@@ -110,7 +112,7 @@ class BochsHost:
         wait_for(self._is_up, BOOT_SECONDS, f"{self.name} to boot")
         listener.settimeout(0)  # it has called long since
         line_to_agent = self._ended.enter_context(listener.accept()[0])
-        self.channel = AgentChannel(AgentLine(line_to_agent).send)
+        self.channel: AgentChannel = _Patient(AgentLine(line_to_agent).send)
         self.channel.ping(timeout=COMMAND_SECONDS)
 
     def _additions(self) -> list[Entry]:
@@ -129,6 +131,14 @@ class BochsHost:
             log = (self.folder / "emulator.log").read_text(errors="replace")
             raise LabError(f"{self.name} went off: {(log + self.console())[-500:]!r}")
         return UP in self.console()
+
+
+class _Patient(AgentChannel):
+    """Bochs is some hundred times slower than a host, and more on a busy machine: so are its deadlines."""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        """See Channel."""
+        return super().run(argv, stdin=stdin, timeout=timeout * 6)
 
 
 class AgentLine:
