@@ -66,7 +66,7 @@ class Run:
     def is_of(self, vm: str | None, backend: str | None = None) -> bool:
         """Whether it is a run of that VM, by its name, its id, or what the run was told; None: of any.
 
-        An id may be qualified by where it holds: 100 is ``100@pve1.example.com`` too.
+        An id may be qualified: 100 is ``100@UUID`` too.
         """
         names = (self.vm.name, self.vm.id, self.vm.id.partition("@")[0], self.target.name)
         backends = (None, self.target.backend, self.vm.hypervisor)

@@ -120,11 +120,16 @@ class Change:
     after: str | None
 
     @property
+    def module(self) -> str | None:
+        """The kernel module to be loaded anew for it: a file in /sys says what it was loaded with."""
+        found = re.match(r"/sys/module/(\w+)/", self.setting)
+        return found[1] if found else None
+
+    @property
     def deed(self) -> str:
         """What making it is, as an order."""
-        module = re.match(r"/sys/module/(\w+)/", self.setting)
-        if module:  # such a file cannot be written: it says what the module was loaded with
-            return f"load {module[1]} anew"
+        if self.module:
+            return f"load {self.module} anew"
         return (
             f"{'remove' if self.after is None and self.setting.startswith('/') else 'write'} {self.setting}"
         )

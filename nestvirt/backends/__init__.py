@@ -16,6 +16,12 @@ BACKENDS: dict[str, str] = {
 }
 """Name to ``module:class``. One line adds a hypervisor."""
 
+BELOW = ("with_host", "host_id", "host_ssh_config", "drain")
+"""What an endpoint has of the host below a VM, beside the settings of the VM's own backend."""
+
+AUTO = "auto"
+"""The ``with_host`` that stands for the address that the VM's own backend tells."""
+
 
 def backend_class(name: str) -> type[Backend]:
     """Import the backend of that name.
@@ -38,9 +44,9 @@ def connect(target: Target, endpoint: Mapping[str, str]) -> Backend:
 
     Where the endpoint has ``with_host``, the VM's host is changed along with it.
     """
-    backend = backend_class(target.backend).connect(target, endpoint)
     if "with_host" not in endpoint:
-        return backend
+        return backend_class(target.backend).connect(target, endpoint)
     from nestvirt.backends.host.with_vm import WithHost  # when used, as a backend is
 
-    return WithHost(backend, endpoint)
+    own = {name: value for name, value in endpoint.items() if name not in BELOW}
+    return WithHost(backend_class(target.backend).connect(target, own), endpoint)

@@ -91,7 +91,7 @@ with_host_options = [
         "--with-host",
         metavar="[WHERE]",
         is_flag=False,
-        flag_value="auto",  # AUTO in backends/host/with_vm.py
+        flag_value="auto",  # AUTO of backends, which takes its time to import
         help="Let the VM's host nest, too: where the connection says (without a value), or ssh://USER@HOST.",
     ),
 ]

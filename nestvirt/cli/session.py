@@ -13,6 +13,7 @@ from typing import Any, Self
 import click
 
 from nestvirt import backends, engine, report, settings
+from nestvirt.backends import AUTO, BELOW
 from nestvirt.backends.base import Backend
 from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
@@ -22,10 +23,6 @@ from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal, Run
 from nestvirt.model import Goal, Plan, Target, Vm
 from nestvirt.printable import printable
-
-AUTO = "auto"
-BELOW = ("with_host", "host_id", "host_ssh_config", "drain")
-"""What an endpoint has beside its backend's settings; see backends/host/with_vm.py."""
 
 DECLINED = 130
 """Exit code where the user says no, as if it had been Ctrl-C."""
@@ -80,15 +77,17 @@ class Chosen:
             raise click.UsageError("--with-host goes with a VM; --host is a host alone.")
         if self.vm[0] == "host" and (self.ssh is not None or self.load_modules):
             raise click.UsageError("--ssh and --load-modules are for a look inside a VM, not for --host.")
-        if self.drain and self.with_host is None and self.vm[0] != "host":
-            raise click.UsageError("--drain NAME goes with --host or --with-host.")
-        if not all(name.strip() for name in self.drain):
-            raise click.UsageError("--drain was given an empty name; is a variable not set?")
         self.settings_of(self.vm[0])
         return Target(*self.vm, self.profile)
 
     def below(self) -> dict[str, str]:
-        """What the endpoint has of the host below the VM, or of the host itself."""
+        """What the endpoint has of the host below the VM, or of the host itself.
+
+        Raises:
+            UsageError: a VM to drain has no name.
+        """
+        if not all(name.strip() for name in self.drain):
+            raise click.UsageError("--drain was given an empty name; is a variable not set?")
         found = {"drain": "\n".join(self.drain)} if self.drain else {}
         if self.with_host is not None:
             known = settings.resolve("host", None, {}).values
@@ -147,6 +146,8 @@ def opened(
         # A run that ended owes nobody anything: what it may shut down once more is asked for anew.
         again = BELOW if recorded.outcome is None else BELOW[:-1]
         below = {name: recorded.endpoint[name] for name in again if name in recorded.endpoint} | below
+    if chosen.drain and target.backend != "host" and "with_host" not in below:
+        raise click.UsageError("--drain NAME goes with a host: --host, or --with-host.")
     resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
     _tell_sources(resolved, progress)
     backend = backends.connect(target, {**_with_password(target, resolved.values, progress), **below})

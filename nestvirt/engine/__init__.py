@@ -248,7 +248,7 @@ def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
         findings.append(
             Finding(
                 "vm-restored",
-                Layer.VM,
+                Layer.HOST if setting.startswith("/") else Layer.VM,
                 Status.PASS if same else Status.FAIL,
                 f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}",
                 "" if same else f"set it by hand to: {before}",

@@ -117,8 +117,7 @@ def _apply(session: Session, work: Work, change: Change) -> Facts:
     """Write one change and read it back; return the facts as they are now."""
     if work.goal is not None:
         work.record.intend(change)
-    loads = change.deed.startswith("load ")
-    session.tell(Step.LOAD if loads else Step.APPLY, change.deed.split()[1] if loads else change.setting)
+    session.tell(Step.LOAD if change.module else Step.APPLY, change.module or change.setting)
     work.begun.append(change)
     try:
         session.backend.apply(session.vm, change)

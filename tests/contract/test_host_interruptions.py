@@ -134,14 +134,16 @@ def test_enabled_and_undone(make: Callable[..., World], kind: str) -> None:
     assert world.enable() is (Status.UNKNOWN if off else Status.PASS)
     assert world.host.nested == "1"
     assert all(world.host.vms.values())
-    world.drain = ""
-    if KINDS[kind]["drained"]:  # they are not shut down once more unless they are named again
+    if KINDS[kind]["drained"]:  # what has ended shuts nobody down who is not named again
         run = world.journal.find(None)
         endpoint = {name: value for name, value in run.endpoint.items() if name != "drain"}
-        engine.undo(world.session({**endpoint, "again": "1"}), run, MANNER)
-        assert all(world.host.vms.values())
-        return
-    world.undo()
+        if KINDS[kind]["with_vm"]:
+            assert engine.undo(world.session(endpoint), run, MANNER).blockers
+            assert all(world.host.vms.values())
+        endpoint["drain"] = f"vm100\n{DB}"  # by its name, and by its UUID
+        engine.undo(world.session(endpoint), run, MANNER)
+    else:
+        world.undo()
     assert world.seen() == before
 
 
@@ -230,6 +232,16 @@ def test_a_vm_that_does_not_shut_down_leaves_all_as_it_was(
         assert world.seen() == before
     else:
         assert with_vm  # there nothing was written, and the run has ended
+
+
+def test_undo_leaves_a_module_that_vms_use_and_says_so(make: Callable[..., World]) -> None:
+    world = make(**KINDS["two VMs drained"])
+    world.enable()
+    run = world.journal.find(None)
+    report = engine.undo(world.session({"again": "1"}), run, MANNER)
+    assert "load the kvm module of node1 anew" in report.remains[0]
+    assert (world.host.files, world.host.nested) == (ZERO, "1")
+    assert all(world.host.vms.values())
 
 
 def test_undo_shuts_nobody_down_who_was_not_named(make: Callable[..., World]) -> None:

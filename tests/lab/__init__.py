@@ -5,12 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 import pytest
 
 
 class LabError(Exception):
     """The lab could not be brought up, or something in it did not do what it was told."""
+
+
+class Closing:
+    """A context manager that ends with close()."""
+
+    def close(self) -> None:
+        """End what was started."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def need(condition: object, why: str) -> None:

@@ -17,13 +17,11 @@ import uuid
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from nestvirt.backends.libvirt.agent import AgentChannel
 from nestvirt.errors import GuestUnreachable
 from nestvirt.guest.channel import Completed
-from tests.lab import LabError, wait_for
+from tests.lab import Closing, LabError, wait_for
 from tests.lab.artifacts import OURS, artifacts
 from tests.lab.boot import BOOT_SECONDS, in_bochs
 from tests.lab.cpio import Entry, pack
@@ -34,7 +32,7 @@ COMMAND_SECONDS = 120
 UP = "lab> up"
 
 
-class BochsHost:
+class BochsHost(Closing):
     """The host, booted; a context manager, which ends what it started.
 
     Attributes:
@@ -54,14 +52,6 @@ class BochsHost:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Pull the plug, and remove its folder."""

@@ -18,10 +18,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from tests.lab import LabError, wait_for
+from tests.lab import Closing, LabError, wait_for
 from tests.lab.artifacts import OURS, kernel_tree
 from tests.lab.boot import PROBE
 from tests.lab.cpio import Entry, pack
@@ -57,7 +56,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-class KvmHost:
+class KvmHost(Closing):
     """The host, booted; a context manager, which ends what it started.
 
     Attributes:
@@ -80,14 +79,6 @@ class KvmHost:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Pull the plug, and remove its folder."""

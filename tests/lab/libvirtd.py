@@ -17,11 +17,9 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from xml.sax.saxutils import escape
 
-from tests.lab import LabError, wait_for
+from tests.lab import Closing, LabError, wait_for
 from tests.lab.artifacts import Artifacts, artifacts
 from tests.lab.cache import home
 
@@ -75,7 +73,7 @@ def cpu(model: str, *, svm: bool) -> str:
     )
 
 
-class LibvirtLab:
+class LibvirtLab(Closing):
     """The daemon and its guests; a context manager, which ends what it started.
 
     Attributes:
@@ -94,14 +92,6 @@ class LibvirtLab:
             except BaseException:
                 self.close()
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int | None:

@@ -10,10 +10,9 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from tests.lab import LabError, wait_for
+from tests.lab import Closing, LabError, wait_for
 from tests.lab.debian import unpacked
 
 # Its other libraries come with openssh-client, which is installed.
@@ -47,7 +46,7 @@ Host {host}
 """
 
 
-class Sshd:
+class Sshd(Closing):
     """The server; a context manager.
 
     Args:
@@ -82,11 +81,6 @@ class Sshd:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the server and remove its keys."""

@@ -17,7 +17,7 @@ from typing import Self
 from nestvirt.backends.base import Kind, Place
 from nestvirt.backends.host.facts import CHECKS, HostFacts, rebuild
 from nestvirt.backends.host.situation import parse
-from nestvirt.backends.host.vms import Vms, keys_of
+from nestvirt.backends.host.vms import Vms, is_key, keys_of
 from nestvirt.errors import (
     AccessDenied,
     ChangeRejected,
@@ -83,9 +83,6 @@ KIND = Kind(
 class HostBackend:
     """One host; see Backend."""
 
-    drain_seconds = 120.0
-    """For the shutdown of VMs, and for their start, where the module is a setting."""
-
     def __init__(self, channel: Channel, endpoint: Mapping[str, str], end: Callable[[], None]) -> None:
         self._channel = channel
         self._end = end
@@ -126,18 +123,19 @@ class HostBackend:
     def find(self, name: str) -> Vm:
         """The host itself, by its machine-id; see Backend.
 
-        Here the VMs to drain, which a person has named, become the endpoint's, by keys: a record has those.
+        Here the VMs to drain, which a person has named, become the endpoint's, by keys. A record has those,
+        and is found by the host's identity: its VMs may be off.
         """
         identity, facts = self._read()
         if name not in ("local", identity) and not name.startswith("ssh://"):
             raise TargetError(
                 f"this is not the host {name}", evidence=f"it is {identity}", cure="name the host again"
             )
-        if self._drain and name != identity:
-            keys = keys_of(self._drain, facts.users)
-            self._vms.refuse_passing(keys)
-            self.endpoint = {**self.endpoint, "drain": "\n".join(keys)}
         if self._drain:
+            recorded = [key for key in self._drain if name == identity and is_key(key)]
+            meant = keys_of([each for each in self._drain if each not in recorded], facts.users)
+            self._vms.refuse_passing(meant)
+            self.endpoint = {**self.endpoint, "drain": "\n".join((*recorded, *meant))}
             names = {user.key: user.name for user in facts.users}
             self._vms.called = {key: names.get(key) or key for key in self._drain}
             called = ", ".join(self._vms.called.values()).replace("{", "{{").replace("}", "}}")

@@ -88,11 +88,14 @@ def _host_cpu(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
 
 def _host_module(facts: HostSituation, goal: Goal) -> Iterator[Finding]:
     module = facts.module
-    if module is None or not goal.nested:
+    if module is None:
+        return
+    stuck = module in facts.loaded and facts.on is not goal.nested and not facts.loadable
+    if not goal.nested and not stuck:
         return
     if facts.built_in:
         yield Finding("host-module", _HOST, Status.PASS, f"{module} is built into kernel {facts.kernel}")
-    elif module in facts.loaded and facts.on is not goal.nested and not facts.loadable:
+    elif stuck:
         evidence = (
             f"{module} is loaded, and could not be loaded again: {_first(facts.install, facts.loading[-1:])}"
         )
@@ -261,21 +264,21 @@ def _host_users(facts: HostFacts, goal: Goal) -> Iterator[Finding]:
     drained = [user for user in facts.users if user.key in facts.drain]
     evidence = f"{facts.module} is in use by {facts.busy}: it cannot be loaded anew until they are off"
     if facts.busy and facts.drain:
-        cure = f"{_named(facts)}; or leave --drain away: then it is configured, for when they are off"
+        cure = f"{out_of_the_way(facts)}; or leave --drain away: then it is configured, for when they are off"
         yield Finding("host-users", _HOST, Status.FAIL, evidence, cure)
     elif facts.busy:
-        cure = f"shut them down, or {_named(facts)}; and run enable again; or reboot the host when it suits"
+        cure = f"{out_of_the_way(facts)}; and run enable again; or reboot the host when it suits"
         yield Finding("host-users", _HOST, Status.WARN, evidence, cure)
     elif drained:
         evidence = f"to load {facts.module} anew, {_listed(drained)} will be shut down, and started again"
         yield Finding("host-users", _HOST, Status.WARN, evidence, "none: that is what --drain was given for")
 
 
-def _named(facts: HostFacts) -> str:
-    """How those are drained that can be."""
-    others = [user for user in facts.users if user.key not in facts.drain]
-    words = [f"--drain {shlex.quote(user.name or user.identity)}" for user in others if user.key]
-    return f"add {' '.join(words)}" if words else "by hand, as nestvirt cannot"
+def out_of_the_way(facts: HostFacts) -> str:
+    """What to do about VMs that use the module: by hand, or by nestvirt where it can."""
+    others = [user for user in facts.users if user.key and user.key not in facts.drain]
+    drains = "".join(f" --drain {shlex.quote(user.name or user.identity)}" for user in others)
+    return f"shut them down, or add{drains}" if drains else "shut them down"
 
 
 def _listed(users: Iterable[User]) -> str:

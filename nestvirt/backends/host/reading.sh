@@ -14,7 +14,6 @@ part hostname; uname -n | text
 part id; file /etc/machine-id
 part machine; uname -m | text
 part kernel; echo " $kernel"
-part system; grep -E '^(ID|ID_LIKE)=' /etc/os-release 2>/dev/null | text
 part cpu; sed -n '1,/^$/p' /proc/cpuinfo | grep -E '^(vendor_id|model name|flags)' | text
 part cmdline; file /proc/cmdline
 part sources # of the command line, where they name the parameter
@@ -22,7 +21,6 @@ grep -nHE 'kvm[-_](intel|amd)[.]nested' /etc/default/grub /etc/default/grub.d/*.
   /boot/loader/entries/*.conf 2>/dev/null | cut -d: -f1,2 | text
 part said; dmesg 2>/dev/null | grep -iE 'kvm' | tail -n 3 | text
 part modules; grep -E '^(kvm|kvm_intel|kvm_amd|vboxdrv|vmmon|xen_evtchn) ' /proc/modules 2>/dev/null | text
-part device; [ -c /dev/kvm ] && echo ' /dev/kvm'
 
 # A kernel with both modules built in has both folders, whatever the CPU.
 case $(grep -m 1 '^vendor_id' /proc/cpuinfo) in *Intel*) module=kvm_intel ;; *) module=kvm_amd ;; esac
@@ -71,7 +69,7 @@ holders() {
     find /proc/[0-9]*/fd '(' -lname /dev/kvm -o -lname anon_inode:kvm-vm ')' 2> /dev/null
   else
     for process in /proc/[0-9]*; do # busybox' find
-      ls -ln "$process/fd" 2> /dev/null | grep -qE '/dev/kvm$|anon_inode:kvm-vm$' && echo "$process/fd/x"
+      ls -ln "$process/fd" 2> /dev/null | grep -qE ' -> (/dev/kvm|anon_inode:kvm-vm)$' && echo "$process/fd/x"
     done
   fi
 }

@@ -87,13 +87,11 @@ class HostSituation:
     hostname: str
     machine: str
     kernel: str
-    system: frozenset[str]
     vendor: str | None
     model: str
     flags: frozenset[str]
     cmdline: str
     loaded: Mapping[str, int]
-    device: bool
     nested: str | None
     paging: str | None
     module_file: str
@@ -181,13 +179,11 @@ def _situation(parts: Mapping[str, str]) -> HostSituation:
         hostname=_line(parts, "hostname"),
         machine=_line(parts, "machine"),
         kernel=_line(parts, "kernel"),
-        system=frozenset(re.findall(r"[a-z]+", parts.get("system", "").lower())) - {"id", "like"},
         vendor=vendor,
         model=printable(str(cpu.get("model name") or maker), 100),
         flags=flags,
         cmdline=cmdline,
         loaded={name: int(count) for name, count in modules},
-        device="/dev/kvm" in parts.get("device", ""),
         nested=_line(parts, f"parameter /sys/module/{module}/parameters/nested") or None,
         paging=next((_line(parts, name) for name in parts if re.search("/(ept|npt)$", name)), None),
         module_file=_line(parts, f"file {module}"),

@@ -75,6 +75,12 @@ ASK_AGAIN_SECONDS = 20.0
 _IDENTITY = re.compile(r"[0-9]{3,9}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def is_key(text: str) -> bool:
+    """Whether it is the key of a VM that one of MANAGERS has."""
+    manager, _, identity = text.partition(":")
+    return manager in MANAGERS and _IDENTITY.fullmatch(identity) is not None
+
+
 def keys_of(names: Iterable[str], users: Sequence[User]) -> tuple[str, ...]:
     """The keys of the VMs that a person has named.
 
@@ -231,11 +237,10 @@ class Vms:
 
 
 def _manager(key: str) -> Manager:
-    name, _, identity = key.partition(":")
-    if name not in MANAGERS or not _IDENTITY.fullmatch(identity):
+    if not is_key(key):
         raise TargetError(
             f"{printable(key, 100)!r} is no VM that nestvirt has shut down",
             evidence=f"such a key is one of {', '.join(MANAGERS)}, a colon, and a UUID or a number",
             cure="see the run's record",
         )
-    return MANAGERS[name]
+    return MANAGERS[key.partition(":")[0]]

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+from nestvirt.backends import AUTO
 from nestvirt.backends.base import Backend, Facts, Kind, Place
 from nestvirt.backends.host import HostBackend, HostFacts
+from nestvirt.backends.host.facts import out_of_the_way
 from nestvirt.errors import TargetError
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Layer, Power, Status, Target, Vm
 from nestvirt.printable import printable
-
-AUTO = "auto"
-"""The address that stands for the one that the VM's own backend tells."""
 
 _HOSTS_OWN = ("host-cpu", "host-nested")
 """What a VM's backend tells of the host from afar; the host itself tells it better."""
@@ -58,8 +57,9 @@ class BothFacts:
         cycled = tuple(user.key for user in self.host.users if user.identity in self.own and user.key)
         judging = replace(self.host, drain=(*self.host.drain, *cycled))
         if not goal.nested:  # an undo: the module is loaded anew for it
-            users = (f for f in judging.judge(goal) if f.check == "host-users")
-            return (*(self._with_module(judging, finding) for finding in users), *of_vm)
+            concern = ("host-module", "host-users")
+            against = (f for f in judging.judge(goal) if f.check in concern)
+            return (*(self._with_module(judging, finding) for finding in against), *of_vm)
         of_host = tuple(self._with_module(judging, finding) for finding in judging.judge(goal))
         told = {finding.check for finding in of_host} | set(_HOSTS_OWN)
         return of_host + tuple(f for f in of_vm if f.layer is not Layer.HOST or f.check not in told)
@@ -72,8 +72,7 @@ class BothFacts:
                 finding, fix=Change(parameter, judging.value(parameter), judging.loaded_with(on=True))
             )
         if finding.check == "host-users" and judging.busy:
-            cure = finding.cure.partition("; or leave")[0].partition("; and run")[0]
-            cure += "; or, for the host's next reboot: nestvirt enable --host, on the host"
+            cure = f"{out_of_the_way(judging)}; or, for the host's next reboot: nestvirt enable --host there"
             return replace(finding, status=Status.FAIL, cure=cure)
         return finding
 

@@ -94,6 +94,8 @@ def test_without_nesting_only_who_stands_in_the_way_is_asked_of_a_host() -> None
     assert [(f.check, f.status) for f in alone] == [("host-users", Status.WARN), ("vm-cpu", Status.PASS)]
     busy = both(host(users=(OWN, OTHER), **BUSY), nested="off").judge(Goal(nested=False))
     assert [f.check for f in make_plan(busy).blockers] == ["host-users"]
+    stuck = both(host(loading=()), nested="off").judge(Goal(nested=False))
+    assert [f.check for f in make_plan(stuck).blockers] == ["host-module"]
 
 
 class Vms:
