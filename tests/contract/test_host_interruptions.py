@@ -18,7 +18,7 @@ from nestvirt.engine import Session, Step
 from nestvirt.errors import Busy, ChangeRejected, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Status, Target, Vm
-from tests.contract.basis import MANNER, ON
+from tests.contract.basis import MANNER, OFF, ON
 from tests.peers import memory
 from tests.peers.scripted_host import ScriptedHost, lost
 
@@ -232,6 +232,21 @@ def test_a_vm_that_does_not_shut_down_leaves_all_as_it_was(
         assert world.seen() == before
     else:
         assert with_vm  # there nothing was written, and the run has ended
+
+
+def test_disabled_and_undone(make: Callable[..., World]) -> None:
+    world = make(**KINDS["alone"])
+    world.host.files, world.host.nested = {}, "1"
+    before = world.seen()
+    assert engine.reach(world.session(), OFF, MANNER).conclusion is Status.PASS
+    assert world.host.nested == "0"
+    assert engine.reach(world.session(), ON, MANNER).conclusion is Status.PASS
+    assert world.host.nested == "1"
+    world.undo()
+    assert world.host.nested == "0"
+    run = world.journal.runs()[-1]
+    engine.undo(world.session(dict(run.endpoint) or {"again": "1"}), run, MANNER)
+    assert world.seen() == before
 
 
 def test_undo_leaves_a_module_that_vms_use_and_says_so(make: Callable[..., World]) -> None:
