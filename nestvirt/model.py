@@ -156,6 +156,8 @@ class Finding:
         cure: the one thing to do now, for people; empty where nothing is ill. Where there is a fix, the
             engine writes the cure: the command that lets nestvirt do it.
         fix: what nestvirt itself would do; the plan is made of these.
+        subject: of what it was asked, where a report is about many: a node, or ``node/RuntimeClass``.
+            Empty where that is the report's target itself.
     """
 
     check: str
@@ -164,6 +166,7 @@ class Finding:
     evidence: str
     cure: str = ""
     fix: Change | ColdBoot | None = None
+    subject: str = ""
 
     @property
     def ill(self) -> bool:
@@ -215,9 +218,11 @@ class Report:
     Attributes:
         run: the journal's id of the run that made the changes, or that was undone.
         remains: what is left to do, for people.
-        goal: what was wanted of the VM; None for an undo.
+        goal: what was wanted of the VM; None for an undo, and for a cluster.
         blockers: the findings for whose sake nothing was done.
         planned: nothing was touched: the changes are what a run would make.
+        summary: what it comes to where all is well, in a few words; for a cluster, which has no proof of its
+            own: "kata-qemu runs on 3 nodes".
     """
 
     target: str
@@ -229,6 +234,7 @@ class Report:
     goal: Goal | None = Goal()
     blockers: tuple[Finding, ...] = ()
     planned: bool = False
+    summary: str = ""
 
     @property
     def first_broken(self) -> Finding | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text n
     from rich.text import Text
 
 SCHEMA_VERSION = 1
-FEW = 3
+FEW, MANY = 3, 10
 CHECK_WIDTH, NARROW = 23, 30
 EXIT_CODES = {Status.PASS: 0, Status.FAIL: 1, Status.UNKNOWN: 3}
 
@@ -73,6 +73,7 @@ def _dump(value: object) -> str:
 def _finding(finding: Finding) -> dict[str, object]:
     return {
         "check": finding.check,
+        "subject": printable(finding.subject),
         "layer": finding.layer,
         "status": finding.status,
         "evidence": printable(finding.evidence),
@@ -95,15 +96,15 @@ def to_text(report: Report, width: int | None = None) -> Text:
     text.append(f"  {_headline(report)}\n")
     for layer in dict.fromkeys(f.layer for f in report.findings):
         text.append(f"\n{layer}\n", style="bold")
-        of_layer = [f for f in report.findings if f.layer is layer]
-        for finding in of_layer:
-            if finding.status is not Status.SKIP:
-                _append_finding(text, finding, width)
-        skipped = [f for f in of_layer if f.status is Status.SKIP]
-        for finding in skipped if len(skipped) <= FEW else []:
-            _append_finding(text, finding, width)
+        of_layer = grouped([f for f in report.findings if f.layer is layer])
+        for group in of_layer:
+            if group[0].status is not Status.SKIP:
+                _append_group(text, group, width)
+        skipped = [group for group in of_layer if group[0].status is Status.SKIP]
+        for group in skipped if len(skipped) <= FEW else []:
+            _append_group(text, group, width)
         if len(skipped) > FEW:
-            names = ", ".join(f.check for f in skipped[:FEW])
+            names = ", ".join(group[0].check for group in skipped[:FEW])
             more = f"and {len(skipped) - FEW} more that could not be asked (-o json says why)"
             text.append(f"  {'SKIP':<8}{names}, {more}\n", style=_STYLES[Status.SKIP])
     if report.changes:
@@ -123,17 +124,21 @@ def _headline(report: Report) -> str:
     if report.planned:
         return "dry run: nothing was touched"
     if report.blockers:
-        return f"nothing was done, because of: {', '.join(f.check for f in report.blockers)}"
+        return f"nothing was done, because of: {', '.join(dict.fromkeys(f.check for f in report.blockers))}"
     if broken is not None and proof is not None and proof.verdict == "works-emulated":
         words = f"works-emulated: guest code runs, too slowly for ordinary VMs{_figures(proof.numbers)}"
         return f"first broken link: {broken.check} ({words})"
     if broken is not None:
-        return f"first broken link: {broken.check}"
+        alike = [f for f in report.findings if f.check == broken.check and f.status is Status.FAIL]
+        where = f" ({_subjects(alike, 1)})" if broken.subject else ""
+        return f"first broken link: {broken.check}{where}"
     if report.conclusion is Status.UNKNOWN:
         return "not proven: see what is unknown below"
     if proof is not None and proof.verdict == "works":
         where = "on this machine" if proof.channel == "local" else f"in the guest (by {proof.channel})"
         return f"ran guest code {where}{_figures(proof.numbers)}"
+    if report.summary:
+        return printable(report.summary)
     if report.goal is None:
         return f"run {report.run} is undone"
     if not report.goal.nested:
@@ -151,9 +156,28 @@ def _figures(numbers: dict[str, float]) -> str:
     return f": {', '.join(figures)}" if figures else ""
 
 
-def _append_finding(text: Text, finding: Finding, width: int | None) -> None:
+def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings, those together that say the same of several subjects; in the order of each's first."""
+    groups: dict[object, list[Finding]] = {}
+    for number, f in enumerate(findings):
+        alone = None if f.subject else number
+        groups.setdefault((f.check, f.status, f.evidence, f.cure, alone), []).append(f)
+    return list(groups.values())
+
+
+def _subjects(findings: Sequence[Finding], most: int) -> str:
+    """Whom they are about: up to ``most`` by name, the others counted."""
+    names = list(dict.fromkeys(f.subject for f in findings if f.subject))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return printable(", ".join(names[:most])) + more
+
+
+def _append_group(text: Text, group: Sequence[Finding], width: int | None) -> None:
+    finding = group[0]
+    whom = _subjects(group, MANY if finding.ill else FEW)
+    evidence = f"{whom}: {printable(finding.evidence)}" if whom else finding.evidence
     text.append(f"  {finding.status.upper():<8}", style=_STYLES[finding.status])
-    text.append(f"{finding.check:<{CHECK_WIDTH}} {_wrapped(finding.evidence, width)}\n")
+    text.append(f"{finding.check:<{CHECK_WIDTH}} {_wrapped(evidence, width)}\n")
     if finding.cure and finding.ill:
         text.append(f"{'':10}{'do this:':<{CHECK_WIDTH}} {_wrapped(finding.cure, width)}\n", style="cyan")
 

@@ -25,17 +25,24 @@ root_option = click.option(
     metavar="DIR",
     help="Judge a saved machine: its / is DIR.",
 )
-output_options = [
-    click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="How to report on stdout.",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-]
+
+
+def _output(*forms: str) -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "-o",
+            "--output",
+            type=click.Choice(forms),
+            default="text",
+            show_default=True,
+            help="How to report on stdout.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    ]
+
+
+output_options = _output("text", "json")
+junit_output_options = _output("text", "json", "junit")
 
 
 class Naming(NamedTuple):

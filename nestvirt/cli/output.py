@@ -27,6 +27,10 @@ def finish(result: Report, output: str) -> int:
     """Print the report on stdout; return the exit code."""
     if output == "json":
         click.echo(report.to_json(result))
+    elif output == "junit":
+        from nestvirt import junit  # imported when it is asked for
+
+        click.echo(junit.to_junit(result))
     else:
         console = stdout_console()
         width = console.width if sys.stdout.isatty() else None
@@ -35,7 +39,7 @@ def finish(result: Report, output: str) -> int:
 
 
 def reporting_errors(function: F) -> F:
-    """With ``-o json``, an error is a JSON object on stdout too; the words on stderr stay."""
+    """With ``-o json`` or ``junit``, an error is in that form on stdout too; the words on stderr stay."""
 
     @functools.wraps(function)
     def wrapped(*args: object, **options: object) -> object:
@@ -44,6 +48,10 @@ def reporting_errors(function: F) -> F:
         except Error as error:
             if options.get("output") == "json":
                 click.echo(report.error_to_json(error))
+            elif options.get("output") == "junit":
+                from nestvirt import junit
+
+                click.echo(junit.error_to_junit(error))
             raise
 
     return wrapped  # type: ignore[return-value]

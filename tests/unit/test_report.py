@@ -42,6 +42,12 @@ def of(*findings: str, **fields: Any) -> Report:
     return Report("libvirt:web-01", tuple(found), **fields)
 
 
+def on(subject: str, status: Status = Status.FAIL, evidence: str = "no /dev/kvm") -> Finding:
+    """A node's finding."""
+    cure = "" if status is Status.PASS else f"mend {evidence}"
+    return Finding("cluster-node-kvm", Layer.CLUSTER, status, evidence, cure, subject=subject)
+
+
 REPORTS = {
     "proven": of("host-kvm pass", "vm-cpu pass", f"{PROOF} pass", proof=proven(exit_ns=9.5, loops_per_s=4e8)),
     "failed": of("host-nested fail", "vm-cpu fail", "vm-agent warn", "guest-kvm-run unknown"),
@@ -55,6 +61,11 @@ REPORTS = {
         "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), goal=None
     ),
     "nothing found": of(),
+    "cluster": of(
+        "cluster-api pass", "cluster-pod-kata pass", goal=None, summary="kata-qemu runs on 3 nodes"
+    ),
+    "cluster failed": of("cluster-api pass", "cluster-node-kvm fail", goal=None),
+    "cluster refused": of("cluster-node-kvm fail", goal=None, blockers=(on("w1"), on("w2"))),
     "skips": of("guest-device skip", "guest-vhost skip", f"{PROOF} pass", proof=proven(channel="local")),
 }
 each_report = pytest.mark.parametrize("result", REPORTS.values(), ids=REPORTS.keys())
@@ -133,6 +144,9 @@ def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
         ("disabled", "nesting is gone"),
         ("undone", f"run {RUN} is undone"),
         ("a setting that was not there", "(not set)"),
+        ("cluster", "PASS  kata-qemu runs on 3 nodes"),
+        ("cluster failed", "first broken link: cluster-node-kvm"),
+        ("cluster refused", "nothing was done, because of: cluster-node-kvm\n"),
         ("skips", "SKIP    guest-device            guest-device was seen"),
         ("skips", "ran guest code on this machine"),
     ],
@@ -144,6 +158,37 @@ def test_the_words(name: str, words: str) -> None:
 @pytest.mark.parametrize("name", [name for name in REPORTS if name not in ("proven", "enabled", "skips")])
 def test_only_a_proof_is_called_one(name: str) -> None:
     assert "ran guest code" not in text_of(REPORTS[name])
+
+
+def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
+    nodes = [f"w{n}" for n in range(1, 201)]
+    found = [on(node, Status.PASS, "guest code ran") for node in nodes]
+    found[6:6] = [on("w201"), on("w202", evidence="blacklisted"), on("w203")]
+    lines = text_of(Report("cluster lab", tuple(found), goal=None)).splitlines()
+    assert lines[0] == "cluster lab: FAIL  first broken link: cluster-node-kvm (w201 and 2 more)"
+    assert [" ".join(line.split()) for line in lines[3:]] == [
+        "PASS cluster-node-kvm w1, w2, w3 and 197 more: guest code ran",
+        "FAIL cluster-node-kvm w201, w203: no /dev/kvm",
+        "do this: mend no /dev/kvm",
+        "FAIL cluster-node-kvm w202: blacklisted",
+        "do this: mend blacklisted",
+    ]
+
+
+def test_what_is_ill_is_named_longer() -> None:
+    text = text_of(Report("cluster lab", tuple(on(f"w{n}") for n in range(1, 13)), goal=None))
+    assert "w9, w10 and 2 more: no /dev/kvm" in text
+
+
+def test_json_says_of_whom() -> None:
+    fields = json.loads(report.to_json(Report("cluster lab", (on("w1/kata-qemu"),), goal=None)))
+    VALIDATOR.validate(fields)
+    assert fields["findings"][0]["subject"] == "w1/kata-qemu"
+
+
+def test_findings_without_a_subject_are_not_thrown_together() -> None:
+    twice = Finding("vm-snapshot-memory", Layer.VM, Status.WARN, "one has", "drop it")
+    assert text_of(Report("libvirt:x", (twice, twice))).count("one has") == 2
 
 
 def test_what_was_undone_is_not_offered_for_undoing() -> None:
@@ -176,9 +221,9 @@ def test_a_diff_of_a_short_value_is_a_line(before: str | None, after: str | None
 @given(st.text(max_size=200) | st.just(HOSTILE))
 def test_no_foreign_text_controls_the_terminal(said: str) -> None:
     layer = Layer.GUEST
-    found = tuple(Finding(f"guest-{status}", layer, status, said, said) for status in Status)
+    found = tuple(Finding(f"guest-{status}", layer, status, said, said, subject=said) for status in Status)
     changes = (Change("cpu", said, said + "x"),)
-    result = Report(said or "x", found, changes, proven(), RUN, (said,))
+    result = Report(said or "x", found, changes, proven(), RUN, (said,), summary=said)
     text = text_of(result)
     assert not [c for c in text if unicodedata.category(c).startswith("C") and c != "\n"]
     shown = io.StringIO()
@@ -187,7 +232,7 @@ def test_no_foreign_text_controls_the_terminal(said: str) -> None:
     )
     assert "\x1b" not in shown.getvalue()
     fields = json.loads(report.to_json(result))
-    assert all(f["evidence"].isprintable() for f in fields["findings"])
+    assert all(f["evidence"].isprintable() and f["subject"].isprintable() for f in fields["findings"])
     assert fields["changes"][0]["before"] == said
 
 

@@ -1,0 +1,65 @@
+"""A report as JUnit XML, which CI systems show as tests. Pure: nothing is read, nothing is printed.
+
+There is no standard; what is written here is what the readers of Jenkins, GitLab and GitHub's actions have in
+common: a testsuite with its counts, and a testcase a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+from nestvirt.errors import Error
+from nestvirt.model import Finding, Report, Status
+from nestvirt.printable import printable
+
+_VERDICTS = {Status.FAIL: "failure", Status.UNKNOWN: "error", Status.SKIP: "skipped"}
+"""The element that says how a testcase ended; one without any has passed."""
+
+
+def to_junit(report: Report) -> str:
+    """The report as one testsuite: FAIL is a failure, UNKNOWN an error, a warning a pass with a note."""
+    return _suite(report.target, [_case(finding) for finding in report.findings])
+
+
+def error_to_junit(error: Error) -> str:
+    """An error in the place of a report: a testsuite with one testcase, which could not be carried out."""
+    case = ElementTree.Element("testcase", classname="nestvirt", name="run")
+    _say(case, "error", error.message, (error.evidence, error.cure))
+    return _suite("nestvirt", [case])
+
+
+def _case(finding: Finding) -> ElementTree.Element:
+    of = f" [{printable(finding.subject)}]" if finding.subject else ""
+    case = ElementTree.Element(
+        "testcase", classname=f"nestvirt.{finding.layer}", name=f"{finding.check}{of}", time="0"
+    )
+    verdict = _VERDICTS.get(finding.status)
+    if verdict:
+        _say(case, verdict, finding.evidence, (finding.cure,))
+    else:
+        cure = f"do this: {printable(finding.cure)}" if finding.ill and finding.cure else ""
+        lines = [f"{finding.status}: {printable(finding.evidence)}", cure]
+        ElementTree.SubElement(case, "system-out").text = "\n".join(filter(None, lines))
+    return case
+
+
+def _say(case: ElementTree.Element, verdict: str, message: str, further: Iterable[str]) -> None:
+    element = ElementTree.SubElement(case, verdict, message=printable(message))
+    element.text = "\n".join(printable(line) for line in further if line)
+
+
+def _suite(name: str, cases: list[ElementTree.Element]) -> str:
+    count = {verdict: sum(case.find(verdict) is not None for case in cases) for verdict in _VERDICTS.values()}
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(count["failure"]),
+        "errors": str(count["error"]),
+        "skipped": str(count["skipped"]),
+    }
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", counts | {"name": printable(name)})
+    suite.extend(cases)
+    ElementTree.indent(suites)
+    # Declared as a string is: whoever writes it down chooses the encoding, and that is UTF-8 here.
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")
