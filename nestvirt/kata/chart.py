@@ -287,8 +287,7 @@ def _warnings_of(name: str, config: KataConfig, nested: bool | None) -> list[Fin
     if need is not None and not (SHIMS[name].needs == "bare-metal" and nested is False):
         status = Status.FAIL if need.fatal is True or (need.fatal == "nested" and nested) else Status.WARN
         found.append(_of_shims(status, f"{name} {need.words}", need.cure))
-    tee = SHIMS[name].needs in ("tee", "gpu")
-    if tee and config.release >= PROFILES:
+    if SHIMS[name].needs in ("coco-dev", "tee", "gpu") and config.release >= PROFILES:
         evidence = (
             f"{name}: the chart of {config.version} keeps it, and what its hardware needs, in a file apart"
         )

@@ -101,6 +101,11 @@ NEEDS: dict[str, Need] = {
         "switch it off; such nodes are not what nestvirt checks",
         fatal=True,
     ),
+    "coco-dev": Need(
+        "is for developing confidential pods without the hardware for them: the guest itself pulls images, "
+        "by the nydus snapshotter",
+        "switch it off unless that is what you do",
+    ),
     "tee": Need(
         "runs confidential VMs, which need SEV-SNP, TDX or Secure Execution of the machine itself",
         "switch it off, or use it on bare metal that has it",
@@ -131,8 +136,8 @@ SHIMS: dict[str, Shim] = {
     "clh-azure": Shim({(3, 32): _AMD}, (3, 32), needs="mshv"),
     "clh-azure-runtime-rs": Shim({(3, 32): _AMD}, (3, 32), needs="mshv"),
     "openvmm-azure-runtime-rs": Shim({(4, 1): _AMD}, (4, 1), needs="mshv"),
-    "qemu-coco-dev": _tee(FIRST, _AMD_Z),
-    "qemu-coco-dev-runtime-rs": _tee((3, 22), _AMD_Z),
+    "qemu-coco-dev": Shim({FIRST: _AMD_Z}, snapshotter="nydus", needs="coco-dev"),
+    "qemu-coco-dev-runtime-rs": Shim({(3, 22): _AMD_Z}, (3, 22), snapshotter="nydus", needs="coco-dev"),
     "qemu-snp": _tee(FIRST, _AMD),
     "qemu-snp-runtime-rs": _tee((3, 26), _AMD),
     "qemu-tdx": _tee(FIRST, _AMD),

@@ -360,6 +360,7 @@ def said(config: KataConfig, nested: bool | None = None) -> list[Finding]:
         (of("3.32.0", "qemu-runtime-rs"), True, Status.PASS, "qemu-runtime-rs"),
         (of("3.25.0", "qemu-snp"), True, Status.FAIL, "confidential"),
         (of("3.25.0", "qemu-snp"), False, Status.WARN, "confidential"),
+        (of("3.25.0", "qemu-coco-dev"), True, Status.WARN, "without the hardware"),
         (of("3.25.0", "remote"), None, Status.FAIL, "peer pods"),
         (of("4.1.0", "clh-azure"), None, Status.FAIL, "/dev/mshv"),
         (of("4.1.0", "qemu-nvidia-gpu"), None, Status.WARN, "NVIDIA"),
