@@ -42,7 +42,7 @@ INTRO = f"""\
 # Kata's configuration
 
 `nestvirt kata-install --config FILE` reads a YAML file with the key `{ROOT}`; other keys beside
-it are other programs' affair. Without `--config`, everything is as the defaults say. How to use it:
+it are other programs' affair. What the file does not say is as the defaults are. How to use it:
 [install Kata](../howto/install-kata.md).
 
 ```yaml

@@ -3,13 +3,13 @@
     Error
     ├── TargetError        the target is unknown, ambiguous, or written wrongly           exit 2
     ├── SettingsError      an option, environment variable or file cannot be used         exit 2
-    ├── MissingExtra       the Python package of a backend is not installed               exit 2
-    ├── ConnectionFailed   no answer from the hypervisor                                  exit 3
+    ├── MissingExtra       a Python package or a program that is needed is not installed  exit 2
+    ├── ConnectionFailed   no answer from the hypervisor, or the cluster                  exit 3
     ├── AccessDenied       it answered, and refused these credentials or this action      exit 3
     ├── GuestUnreachable   there is no way into the guest, or it did not answer in time   exit 3
     ├── Busy               another run is working on the same VM                          exit 1
     ├── PowerError         the VM did not stop, or did not start                          exit 1
-    ├── ChangeRejected     the hypervisor refused a setting, or did not keep it           exit 1
+    ├── ChangeRejected     hypervisor or cluster refused a change, or did not keep it     exit 1
     ├── JournalError       the record of a run cannot be written, read, or replayed       exit 1
     └── Interrupted        the user stopped the run; the message says how things stand    exit 130
 
@@ -48,19 +48,19 @@ class SettingsError(Error):
 
 
 class MissingExtra(Error):
-    """The Python package that a backend needs is not installed."""
+    """The Python package that a backend needs, or a program, is not installed."""
 
     exit_code = 2
 
 
 class ConnectionFailed(Error):
-    """The hypervisor did not answer."""
+    """The hypervisor, or the cluster, did not answer."""
 
     exit_code = 3
 
 
 class AccessDenied(Error):
-    """The hypervisor answered and refused the credentials, or what they asked for."""
+    """It answered and refused the credentials, or what they asked for."""
 
     exit_code = 3
 
@@ -80,7 +80,7 @@ class PowerError(Error):
 
 
 class ChangeRejected(Error):
-    """The hypervisor refused a setting, or did not keep it."""
+    """The hypervisor, or the cluster, refused a change, or did not keep it."""
 
 
 class JournalError(Error):
