@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import LabError, need
+from tests.lab.k8s import ControlPlane
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers import kubelet_run
+from tests.peers.kubelet import Cluster, Kubelets
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,50 @@ def kvm_host() -> Iterator[KvmHost]:
         raise
     with host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A real Kubernetes control plane without nodes, and a registry with the stub charts. Tests share it.
+
+    ``.kubeconfig``, ``.context`` ("lab"), ``.kubectl``, ``.helm3``, ``.helm4``, ``.path("4")`` (a folder with
+    kubectl and that helm, for a PATH), ``.chart_file("3.25.0")``, ``.stop_api()``, ``.start_api()``,
+    ``.requests()`` (what kubectl and helm asked since ``.forget_requests()``).
+    """
+    try:
+        plane = ControlPlane()
+    except (LabError, OSError) as error:
+        need(error, "the lab's control plane cannot be brought up")
+        raise
+    with plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def chart_url(control_plane: ControlPlane) -> str:
+    """The stub charts 3.24.0, 3.25.0 and 4.1.0 in a real registry (plain HTTP): oci://127.0.0.1:PORT/…"""
+    control_plane.push_charts("3.24.0", "3.25.0", "4.1.0")
+    return control_plane.chart_url
+
+
+@pytest.fixture(scope="session")
+def kubelets(control_plane: ControlPlane) -> Iterator[Kubelets]:
+    """Played kubelets, without nodes; tests ask for ``cluster``."""
+    kubelet_run.need_root()
+    with Kubelets(control_plane) as played:
+        yield played
+
+
+@pytest.fixture
+def cluster(kubelets: Kubelets) -> Iterator[Cluster]:
+    """A cluster without nodes, releases and RuntimeClasses; whatever is made in it is removed afterwards.
+
+    ``cluster.add("worker-1", Machine(kvm="no-device"))`` adds a node, and ``.node("worker-1").root`` is its /,
+    as a folder. ``cluster.ill(Ill.IMAGE_PULL, node=…, runtime_class=…)`` lets things go wrong, ``.heal()`` not
+    any more. ``.install("3.25.0", ("qemu",))`` installs a stub chart. ``.kubectl(…)``, ``.objects("pods")``.
+    """
+    made = Cluster(kubelets)
+    yield made
+    made.clear()
+    failures, kubelets.failures[:] = list(kubelets.failures), []
+    assert not failures, "a played kubelet failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -58,6 +59,34 @@ def with_dependencies(packages: Sequence[str], into: Path) -> list[Path]:
     }
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     return _fetch(["apt-get", "-qq", "--yes", *options, "--download-only", "install", *packages], into)
+
+
+def source(package: str, into: Path) -> Path:
+    """The unpacked source package, from where this machine has its binary packages.
+
+    This machine's own apt need not know sources: their lists go into that folder too.
+    """
+    for folder in ("sources", "lists/partial", "archives/partial"):
+        (into / folder).mkdir(parents=True)
+    for known in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")):
+        if known.suffix in (".list", ".sources") and known.is_file():
+            text = re.sub(r"^(deb|Types:.*)(?= |$)", _as_source, known.read_text(), flags=re.MULTILINE)
+            (into / "sources" / known.name).write_text(text)
+    settings = {
+        "Dir::Etc::sourcelist": "/nonexistent",
+        "Dir::Etc::sourceparts": into / "sources",
+        "Dir::State::lists": into / "lists",
+        "Dir::Cache": into,
+        "APT::Sandbox::User": "root",
+    }
+    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+    _run(["apt-get", "-qq", *options, "update"])
+    _run(["apt-get", "-qq", *options, "source", package], cwd=into)
+    return next(path for path in into.glob(f"{package}-*") if path.is_dir())
+
+
+def _as_source(kind: re.Match[str]) -> str:
+    return "deb-src" if kind[1] == "deb" else "Types: deb-src"
 
 
 def _download(packages: Sequence[str], into: Path) -> list[Path]:
