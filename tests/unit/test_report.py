@@ -58,7 +58,7 @@ REPORTS = {
     "disabled": of("vm-cpu pass", "guest-withdrawn pass", changes=(CPU,), run=RUN, goal=Goal(nested=False)),
     "undone": of("vm-restored pass", changes=(Change("cpu", CPU.after, CPU.before),), run=RUN, goal=None),
     "a setting that was not there": of(
-        "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), goal=None
+        "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), run=RUN, goal=None
     ),
     "nothing found": of(),
     "cluster": of(
@@ -173,6 +173,26 @@ def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
         "FAIL cluster-node-kvm w202: blacklisted",
         "do this: mend blacklisted",
     ]
+
+
+OBJECTS = (
+    Change("RuntimeClass kata-qemu", None, "handler: kata-qemu\nkind: RuntimeClass"),
+    Change("DaemonSet kata-deploy", "a: 1\nb: 2", "a: 1\nb: 3"),
+    Change("RuntimeClass kata-clh", "handler: kata-clh", None),
+)
+
+
+def test_what_was_done_to_a_cluster_is_named() -> None:
+    text = text_of(Report("cluster lab", (), OBJECTS, goal=None))
+    assert text.splitlines()[-4:] == [
+        "changes",
+        "  made: RuntimeClass kata-qemu",
+        "  changed: DaemonSet kata-deploy",
+        "  removed: RuntimeClass kata-clh",
+    ]
+    planned = text_of(Report("cluster lab", (), OBJECTS, goal=None, planned=True))
+    assert "+handler: kata-qemu" in planned
+    assert "-b: 2" in planned
 
 
 def test_what_is_ill_is_named_longer() -> None:
