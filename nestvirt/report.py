@@ -109,8 +109,7 @@ def to_text(report: Report, width: int | None = None) -> Text:
             text.append(f"  {'SKIP':<8}{names}, {more}\n", style=_STYLES[Status.SKIP])
     if report.changes:
         text.append("\nchanges\n", style="bold")
-        done_to_a_cluster = report.goal is None and report.run is None and not report.planned
-        text.append_text(_named(report.changes) if done_to_a_cluster else diff(report.changes))
+        text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
         text.append(f"\nto put it back: nestvirt undo {report.run}\n")
     for line in report.remains:
@@ -213,17 +212,6 @@ def diff(changes: Sequence[Change]) -> Text:
             style = {"-": "red", "+": "green"}.get(line[:1], "")
             text.append(f"  {line}\n", style=style)
     return text
-
-
-def _named(changes: Sequence[Change]) -> Text:
-    """Which objects of a cluster were made, changed and removed; their text is in the JSON."""
-    from rich.text import Text
-
-    deeds: dict[str, list[str]] = {"made": [], "changed": [], "removed": []}
-    for change in changes:
-        deed = "made" if change.before is None else "removed" if change.after is None else "changed"
-        deeds[deed].append(printable(change.setting, 200))
-    return Text("".join(f"  {deed}: {', '.join(names)}\n" for deed, names in deeds.items() if names))
 
 
 def _shown(line: str) -> str:

@@ -175,26 +175,6 @@ def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
     ]
 
 
-OBJECTS = (
-    Change("RuntimeClass kata-qemu", None, "handler: kata-qemu\nkind: RuntimeClass"),
-    Change("DaemonSet kata-deploy", "a: 1\nb: 2", "a: 1\nb: 3"),
-    Change("RuntimeClass kata-clh", "handler: kata-clh", None),
-)
-
-
-def test_what_was_done_to_a_cluster_is_named() -> None:
-    text = text_of(Report("cluster lab", (), OBJECTS, goal=None))
-    assert text.splitlines()[-4:] == [
-        "changes",
-        "  made: RuntimeClass kata-qemu",
-        "  changed: DaemonSet kata-deploy",
-        "  removed: RuntimeClass kata-clh",
-    ]
-    planned = text_of(Report("cluster lab", (), OBJECTS, goal=None, planned=True))
-    assert "+handler: kata-qemu" in planned
-    assert "-b: 2" in planned
-
-
 def test_what_is_ill_is_named_longer() -> None:
     text = text_of(Report("cluster lab", tuple(on(f"w{n}") for n in range(1, 13)), goal=None))
     assert "w9, w10 and 2 more: no /dev/kvm" in text
