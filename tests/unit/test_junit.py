@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestvirt import junit
+from nestvirt.cli.output import finish, reporting_errors
 from nestvirt.errors import ConnectionFailed
 from nestvirt.model import Finding, Layer, Report, Status
 
@@ -76,3 +77,21 @@ def test_whatever_a_node_says_it_is_xml(said: str) -> None:
         text = junit.to_junit(Report(hostile, (of,), goal=None))
         assert parsed(text).get("tests") == "1"
         text.encode("utf-8")
+
+
+def test_a_command_prints_it_and_keeps_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finish(Report("cluster lab", (finding(Status.UNKNOWN),), goal=None), "junit") == 3
+    assert parsed(capsys.readouterr().out).get("errors") == "1"
+
+
+def test_a_commands_error_is_printed_so_too(capsys: pytest.CaptureFixture[str]) -> None:
+    @reporting_errors
+    def command(output: str) -> None:
+        raise ConnectionFailed("no answer")
+
+    with pytest.raises(ConnectionFailed):
+        command(output="junit")
+    assert parsed(capsys.readouterr().out).get("errors") == "1"
+    with pytest.raises(ConnectionFailed):
+        command(output="text")
+    assert capsys.readouterr().out == ""
