@@ -280,6 +280,8 @@ def _yaml(content: bytes, name: str) -> Any:
     def mapping(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
         seen: set[object] = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be overruled
+                continue
             found = loader.construct_object(key)
             if not isinstance(found, str | int | float | bool | None) or found in seen:
                 said = f"the key {printable(str(found), 60)!r} is there twice, or is no plain word"

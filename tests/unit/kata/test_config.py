@@ -51,6 +51,10 @@ def test_the_issues_own_file(tmp_path: Path) -> None:
         ("kataContainers: {}", {}),
         ("kataContainers:", {}),
         ("other: {x: [1]}\nkataContainers: {debug: true}", {"debug": True}),
+        (
+            "base: &base {debug: true, version: 4.1.0}\nkataContainers: {<<: *base, version: 4.0.0}",
+            {"debug": True, "version": "4.0.0"},
+        ),
         (below('version: "4.1.0"'), {"version": "4.1.0"}),
         (below('version: "3.08.0"'), {"version": "3.8.0"}),
         (below("createDefaultRuntimeClass: yes"), {"default_runtime_class": True}),
