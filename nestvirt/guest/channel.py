@@ -61,7 +61,9 @@ class FileReader(Protocol):
         """
 
 
-def clipped(code: int, stdout: bytes, stderr: bytes, *, truncated: bool = False) -> Completed:
+def clipped(
+    code: int, stdout: bytes, stderr: bytes, *, truncated: bool = False, limit: int = OUTPUT_LIMIT
+) -> Completed:
     """A Completed whose output is cut to the limit, and says so."""
-    over = truncated or len(stdout) > OUTPUT_LIMIT or len(stderr) > OUTPUT_LIMIT
-    return Completed(code, stdout[:OUTPUT_LIMIT], stderr[:OUTPUT_LIMIT], over)
+    over = truncated or len(stdout) > limit or len(stderr) > limit
+    return Completed(code, stdout[:limit], stderr[:limit], over)

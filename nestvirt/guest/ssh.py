@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from nestvirt.errors import GuestUnreachable, SettingsError
@@ -102,8 +102,19 @@ def destination_of(address: str) -> tuple[str, list[str]]:
     return f"{user}{host.strip('[]')}", ["-p", str(port)] if port else []
 
 
-def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
+def run_bounded(
+    command: Sequence[str],
+    stdin: bytes,
+    timeout: float,
+    *,
+    limit: int = OUTPUT_LIMIT,
+    env: Mapping[str, str] | None = None,
+) -> Completed:
     """Run a program here, holding no more of its output in memory than the limit.
+
+    Args:
+        limit: bytes of each output that are kept.
+        env: its whole environment; None for ours.
 
     Raises:
         subprocess.TimeoutExpired: the deadline passed; the program was killed.
@@ -114,27 +125,32 @@ def run_bounded(command: Sequence[str], stdin: bytes, timeout: float) -> Complet
         source.seek(0)
         # A session of its own: a Ctrl-C is ours to handle, and not the program's to die of.
         process = subprocess.Popen(
-            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=env,
         )
     with process:
         try:
-            stdout, stderr, flooded = _drain(process, deadline)
+            stdout, stderr, flooded = _drain(process, deadline, limit)
             if flooded:
                 process.kill()
             code = process.wait(max(0.1, deadline - time.monotonic()))
         finally:
             with contextlib.suppress(PermissionError):  # sudo's is root's
                 process.kill()  # does nothing to one that has ended
-    return clipped(code, stdout, stderr, truncated=flooded)
+    return clipped(code, stdout, stderr, truncated=flooded, limit=limit)
 
 
-def _drain(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool]:
+def _drain(process: subprocess.Popen[bytes], deadline: float, limit: int) -> tuple[bytes, bytes, bool]:
     """Read both outputs until they end, or one of them exceeds the limit; the last says whether one did."""
     streams = {stream: bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
     with selectors.DefaultSelector() as selector:
         for stream, kept in streams.items():
             selector.register(stream, selectors.EVENT_READ, kept)
-        while selector.get_map() and max(map(len, streams.values())) <= OUTPUT_LIMIT:
+        while selector.get_map() and max(map(len, streams.values())) <= limit:
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise subprocess.TimeoutExpired(process.args, deadline)
