@@ -12,10 +12,12 @@ from pathlib import Path
 
 import click
 
+from docs import kata_config
 from nestvirt import engine
 from nestvirt.backends import BACKENDS
 from nestvirt.cli import COMMANDS, cli
 from nestvirt.guest import verify
+from nestvirt.kata.checks import CHECKS as CLUSTER_CHECKS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by `python -m docs.generate`; changes by hand are lost. -->\n"
@@ -23,6 +25,7 @@ LAYERS = {
     "host": "The machine that runs the VM.",
     "vm": "The VM's definition and state, as its hypervisor tells them.",
     "guest": "What the probe finds inside the guest, or on this machine.",
+    "cluster": "A Kubernetes cluster that runs pods in VMs (Kata Containers), and each of its nodes.",
 }
 
 
@@ -31,6 +34,7 @@ def pages() -> dict[Path, str]:
     return {
         HERE / "reference/commands.md": commands_page(),
         HERE / "reference/checks.md": checks_page(),
+        HERE / "reference/kata-config.md": kata_config.page(NOTE),
     }
 
 
@@ -39,7 +43,7 @@ def checks() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in BACKENDS.values():
         found |= import_module(path.partition(":")[0]).CHECKS
-    return found | engine.CHECKS | verify.CHECKS
+    return found | engine.CHECKS | verify.CHECKS | CLUSTER_CHECKS
 
 
 def commands_page() -> str:

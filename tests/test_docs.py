@@ -101,6 +101,8 @@ def test_commands_exist(page: Path) -> None:
             continue
         command = cli.get_command(root, words[0])
         assert command is not None, f"no such command: {words}"
+        if len(words) == 1 and page.name == "commands.md":
+            continue  # its heading, without what it requires
         given = [word for word in words[1:] if word not in ("--help", "-h")]
         command.make_context(words[0], given, parent=root)  # parses, and runs nothing
 

@@ -23,9 +23,13 @@ COMMANDS = {
     "enable": "Give a VM nested virtualization, and prove it by running guest code inside it.",
     "disable": "Take nested virtualization away from a VM again.",
     "undo": "Put back exactly what a run changed, also after a crash in its middle.",
+    "kata-install": "Install Kata Containers on a cluster, after asking every node whether VMs run there.",
+    "kata-check": "Do pods under Kata's RuntimeClasses run in VMs of their own? Proves it on every node.",
+    "kata-uninstall": "Remove Kata Containers from a cluster, and show that nothing of it is left.",
+    "kata-logs": "Collect what Kata's parts have logged, without secrets, in one file.",
     "probe": "The standalone probe: run it, or print it to carry it elsewhere.",
 }
-"""Command name to its line in the help; the command itself is in the module of that name."""
+"""Command name to its line in the help; the command itself is in the module of that name, with _ for -."""
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 
@@ -41,7 +45,8 @@ class LazyGroup(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"nestvirt.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"nestvirt.cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
