@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,6 +15,7 @@ from nestvirt.printable import printable
 Object = dict[str, Any]
 """A Kubernetes object, as JSON."""
 Objects = list[Object]
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 KINDS = {
     "namespaces": "api/v1",
@@ -49,7 +52,7 @@ class Query:
     selector: str = ""
     fields: str = ""
 
-    def path(self, **further: object) -> str:
+    def path(self, further: Mapping[str, object] = NOTHING) -> str:
         """The API's address of them, with further words of its query."""
         inside = self.namespace not in (None, "*")
         where = f"/namespaces/{quote(str(self.namespace), safe='')}" if inside else ""
@@ -57,7 +60,7 @@ class Query:
         words = urlencode({key: value for key, value in asked.items() if value not in ("", None)})
         return f"/{KINDS[self.kind]}{where}/{self.kind}{'?' if words else ''}{words}"
 
-    def path_of(self, name: str, part: str = "", **further: object) -> str:
+    def path_of(self, name: str, part: str = "", further: Mapping[str, object] = NOTHING) -> str:
         """The address of one of them by name, or of a part of it, such as its log."""
         whole = Query(self.kind, self.namespace).path()
         words = urlencode({key: value for key, value in further.items() if value is not None})

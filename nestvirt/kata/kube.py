@@ -193,9 +193,9 @@ class Kube:
         """
         names = tuple(names)
         query = Query(kind, namespace, selector)
-        paths = [query.path_of(name, gracePeriodSeconds=grace) for name in names]
+        paths = [query.path_of(name, further={"gracePeriodSeconds": grace}) for name in names]
         if selector:
-            paths.append(query.path(gracePeriodSeconds=grace))
+            paths.append(query.path({"gracePeriodSeconds": grace}))
         for path in paths:
             try:
                 self._run("delete", "--raw", path)
@@ -259,7 +259,14 @@ class Kube:
             previous: of the container's run before this one.
         """
         path = Query("pods", namespace).path_of(
-            pod, "log", container=container, tailLines=tail, limitBytes=limit, previous=previous or None
+            pod,
+            "log",
+            {
+                "container": container,
+                "tailLines": tail,
+                "limitBytes": limit,
+                "previous": "true" if previous else None,
+            },
         )
         return self._run("get", "--raw", path).stdout[:limit]
 

@@ -43,7 +43,8 @@ _HEADER = re.compile(
 _FORMS = (
     # A private key, also where its end is cut off.
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    re.compile(r"(?<=://)[^/?#\s\"']+(?=@)"),  # who logs in, in a URL
+    # Who logs in, in a URL; a password that was not written as a URL wants it, too. A port is none.
+    re.compile(r"(?<=://)(?:[^/?#\s\"'@:]+:(?!\d{1,5}/)[^\s\"']+|[^/?#\s\"']+)(?=@)"),
     re.compile(r"\beyJ[\w-]{5,}\.[\w-]{3,}\.[\w-]*"),  # a JSON Web Token
     re.compile(r"\bK10[0-9a-f]{10,}::[\w:.-]+"),  # k3s and rke2
     re.compile(r"\b(?:gh[pousr]_\w{20,}|glpat-[\w-]{15,}|A[KS]IA[0-9A-Z]{12,}|xox[abp]-[\w-]{10,})"),
@@ -56,6 +57,15 @@ _PLAIN = re.compile(r"(?:true|false|null|none|~|\d{1,3})", re.IGNORECASE)
 
 def text(said: str) -> str:
     """A text of any kind: a log, a configuration, a command's output."""
+    before = None
+    while (
+        said != before
+    ):  # what is left when something has gone may be a secret's name beside another's value
+        before, said = said, _once(said)
+    return said
+
+
+def _once(said: str) -> str:
     for form in _FORMS:
         said = form.sub(GONE, said)
     for pattern in (_BLOCK, _LINE, _HEADER, _SCHEME, _PAIR):

@@ -93,7 +93,7 @@ class _Stream:
     def begin(self) -> IO[bytes]:
         """Start the stream; return where it can be read."""
         left = max(1, round(self.deadline - time.monotonic()) + 1)
-        path = self.query.path(watch="true", resourceVersion=self._version, timeoutSeconds=left)
+        path = self.query.path({"watch": "true", "resourceVersion": self._version, "timeoutSeconds": left})
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._rest.clear()
         self._began = time.monotonic()
