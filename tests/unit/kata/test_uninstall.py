@@ -1,0 +1,179 @@
+"""What of a cluster is Kata's, and what is left of it; and the command lines of both commands."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from nestvirt.cli.kata_consent import ask
+from nestvirt.cli.kata_install import kata_install
+from nestvirt.cli.kata_uninstall import kata_uninstall
+from nestvirt.cli.output import Progress
+from nestvirt.kata import uninstall
+from nestvirt.kata.cleaning import Said
+from nestvirt.kata.uninstall import There
+from nestvirt.model import Status
+
+
+def labelled(name: str, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+@pytest.mark.parametrize(
+    ("handler", "owner", "ours"),
+    [
+        ("kata-qemu", "kata-deploy", True),
+        ("kata-qemu", None, True),
+        ("kata", None, True),
+        ("kata-qemu", "another", False),
+        ("katana", None, False),
+        ("runsc", "kata-deploy", False),
+    ],
+)
+def test_which_runtimeclasses_are_katas(handler: str, owner: str | None, ours: bool) -> None:
+    meta = {"name": "x", "annotations": {uninstall.OWNER: owner} if owner else {}}
+    assert uninstall._is_katas({"handler": handler, "metadata": meta}, "kata-deploy") is ours
+
+
+def test_which_labels_are_taken_off() -> None:
+    labels = {
+        "katacontainers.io/kata-runtime": "false",
+        "kata-deploy.katacontainers.io/default": "true",
+        "nestvirt.io/kvm": "works",
+        "katacontainers.io/mine": "x",
+        "kubernetes.io/os": "linux",
+    }
+    assert uninstall._own_labels(labelled("a", **labels)) == (
+        "kata-deploy.katacontainers.io/default",
+        "katacontainers.io/kata-runtime",
+        "nestvirt.io/kvm",
+    )
+
+
+def pod(name: str, runtime_class: str, phase: str = "Running", **labels: str) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "default", "labels": labels}
+    return {"metadata": meta, "spec": {"runtimeClassName": runtime_class}, "status": {"phase": phase}}
+
+
+def test_who_uses_it() -> None:
+    """Not pods that have ended, not nestvirt's own, and not those under another RuntimeClass."""
+    pods = [
+        pod("web", "kata-qemu"),
+        pod("waiting", "kata-qemu", "Pending"),
+        pod("ended", "kata-qemu", "Succeeded"),
+        pod("gvisor", "runsc"),
+        pod("proof", "kata-qemu", **{"app.kubernetes.io/managed-by": "nestvirt"}),
+    ]
+    assert uninstall._users(pods, ("kata-qemu",)) == {"kata-qemu": ("default/web", "default/waiting")}
+
+
+CLEAN = Said({"end": ("yes",)})
+
+
+def there(**given: Any) -> There:
+    usual: dict[str, Any] = {"release": "", "distribution": "", "classes": (), "labels": {}, "users": {}}
+    return There(**{**usual, "nodes": (labelled("worker-1"),), **given})
+
+
+LEFT: dict[str, tuple[There, dict[str, tuple[str, ...]], dict[str, Said], list[tuple[str, Status]]]] = {
+    "nothing": (there(), {}, {"worker-1": CLEAN}, [("", Status.PASS), ("worker-1", Status.PASS)]),
+    "a class": (
+        there(classes=("kata-qemu",)),
+        {},
+        {"worker-1": CLEAN},
+        [("", Status.FAIL), ("worker-1", Status.PASS)],
+    ),
+    "a hook's object": (
+        there(),
+        {"jobs": ("kata-deploy-cleanup",)},
+        {"worker-1": CLEAN},
+        [("", Status.FAIL), ("worker-1", Status.PASS)],
+    ),
+    "a file": (
+        there(),
+        {},
+        {"worker-1": Said({"left": ("/opt/kata",)})},
+        [("", Status.PASS), ("worker-1", Status.FAIL)],
+    ),
+    "a label": (
+        there(labels={"worker-1": ("nestvirt.io/kvm",)}),
+        {},
+        {"worker-1": CLEAN},
+        [("", Status.PASS), ("worker-1", Status.FAIL)],
+    ),
+    "a restart": (
+        there(),
+        {},
+        {"worker-1": Said({"restart": ("owed",)})},
+        [("", Status.PASS), ("worker-1", Status.FAIL)],
+    ),
+    "no pod there": (
+        there(),
+        {},
+        {"worker-1": Said(trouble="image pull", cure="--image")},
+        [("", Status.PASS), ("worker-1", Status.UNKNOWN)],
+    ),
+    "not ready": (there(), {}, {}, [("", Status.PASS), ("worker-1", Status.UNKNOWN)]),
+}
+
+
+@pytest.mark.parametrize(("seen", "parts", "said", "expected"), LEFT.values(), ids=LEFT)
+def test_what_is_left_is_named(
+    seen: There,
+    parts: dict[str, tuple[str, ...]],
+    said: dict[str, Said],
+    expected: list[tuple[str, Status]],
+) -> None:
+    found = uninstall._judged(seen, parts, said)
+    assert {f.check for f in found} == {"cluster-clean"}
+    assert [(f.subject, f.status) for f in found] == expected
+    assert all(f.cure and "NODE" not in f.cure for f in found if f.ill)
+
+
+# --- the command lines
+
+
+CONFIG = "kataContainers: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--dry-run", "--preflight"], "three different things"),
+        (["--show-values", "--dry-run"], "three different things"),
+        (["--chart", " "], "--chart was given an empty value"),
+        (["--context", ""], "--context was given an empty value"),
+        (["--image", ""], "--image was given an empty value"),
+    ],
+)
+def test_usage_errors(tmp_path: Path, words: list[str], says: str) -> None:
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    done = CliRunner().invoke(kata_install, ["--config", str(tmp_path / "a.yaml"), *words])
+    assert done.exit_code == 2
+    assert says in done.output
+
+
+def test_an_empty_name_is_refused_by_the_other_too() -> None:
+    assert CliRunner().invoke(kata_uninstall, ["--release", " "]).exit_code == 2
+
+
+def test_values_follow_the_nodes_that_are_chosen(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    words = ["--config", str(tmp_path / "a.yaml"), "--show-values"]
+    assert "nodeSelector" not in CliRunner().invoke(kata_install, words).output
+    assert (
+        "nestvirt.io/kvm: works" in CliRunner().invoke(kata_install, [*words, "--only-capable-nodes"]).output
+    )
+
+
+def test_without_a_terminal_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    import click
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(click.UsageError, match="--yes"):
+        ask("cluster lab", ["install"], Progress(quiet=True), yes=False, question="Do it?")
+    ask("cluster lab", ["install"], Progress(quiet=True), yes=True, question="Do it?")
