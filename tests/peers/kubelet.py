@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import urllib3
@@ -137,9 +138,10 @@ class Kubelets(Closing):
             kind = DeployPod if names & {INSTALL, CLEANUP, REMOVAL} else Pod
             known = self.pods[uid] = kind(self, node, made, self.folder / "pods" / uid)
             if "deletionTimestamp" not in made["metadata"]:
-                self._do(known.live)
+                self._do(known.live, known)
         if "deletionTimestamp" in made["metadata"] and not known.ended.is_set():
             known.ended.set()
+            known.wake.set()
             self._do(known.end)
 
     def _gone(self, made: Object) -> None:
@@ -148,12 +150,14 @@ class Kubelets(Closing):
         if known is not None and not known.ended.is_set():
             self._do(known.end)
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], None], living: Pod | None = None) -> None:
+        """Do it in another thread; what befalls a pod that is deleted meanwhile does not matter."""
+
         def guarded() -> None:
             try:
                 work()
             except (ApiError, OSError, urllib3.exceptions.HTTPError) as error:
-                if not self._closed.is_set():
+                if not self._closed.is_set() and not (living and living.ended.is_set()):
                     self.failures.append(error)
 
         self._pool.submit(guarded)
@@ -194,6 +198,13 @@ class Cluster:
         """A node that was added."""
         return self.kubelets.nodes[name]
 
+    def lose(self, name: str) -> None:
+        """Let a node be no longer ready: from now on its kubelet runs nothing and ends nothing."""
+        node = self.node(name)
+        node.machine = replace(node.machine, ready=False)
+        conditions = node.as_object()["status"]["conditions"]
+        self.api.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": conditions}})
+
     def ill(
         self, ill: Ill, *, node: str | None = None, runtime_class: str | None = None, pod: str | None = None
     ) -> None:
@@ -208,6 +219,8 @@ class Cluster:
     def heal(self, ill: Ill | None = None) -> None:
         """Let it, or all of it, go wrong no more."""
         self.kubelets.sufferings[:] = [s for s in self.kubelets.sufferings if ill not in (None, s.ill)]
+        for pod in list(self.kubelets.pods.values()):
+            pod.wake.set()
 
     def api_drops(self, seconds: float = 2.0) -> None:
         """Let the API server be away for so long when kata-deploy restarts a node's runtime next."""
@@ -263,7 +276,6 @@ class Cluster:
     def clear(self) -> None:
         """Remove everything that a test can have made."""
         self.kubelets.drop(None)
-        self.heal()
         if not self.api.answers():
             self.plane.start_api()
         self._delete_all()
@@ -272,6 +284,7 @@ class Cluster:
             for namespace in NAMESPACES:
                 self.api.delete(f"/api/v1/namespaces/{namespace}/pods", {"gracePeriodSeconds": 0})
         self.api.delete("/api/v1/nodes")
+        self.kubelets.sufferings.clear()
         self.kubelets.nodes.clear()
         self.kubelets.pods.clear()
         for part in ("nodes", "pods"):

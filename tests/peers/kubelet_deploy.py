@@ -76,14 +76,15 @@ class DeployPod(Pod):
     def _crash(self, words: str) -> None:
         for number, seconds in enumerate(RETRIES):
             self.write(words)
-            last: Object = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now()}
-            self.status("Running", {"terminated": last}, restarts=number)
+            ended = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now()}
+            last: Object = {"terminated": ended}
+            self.status("Running", last, restarts=number)
             if number:
                 back_off = "back-off 10s restarting failed container=kube-kata"
                 waiting = {"reason": "CrashLoopBackOff", "message": back_off}
                 self.event("BackOff", "Back-off restarting failed container", count=number)
-                self.status("Running", {"waiting": waiting}, restarts=number)
-            if self.ended.wait(seconds):
+                self.status("Running", {"waiting": waiting}, restarts=number, last=last)
+            if self.pause(seconds):
                 return
 
     def clean(self) -> None:

@@ -19,8 +19,8 @@ from tests.peers.kubelet_run import Container, Mount
 if TYPE_CHECKING:
     from tests.peers.kubelet import Kubelets
 
-RETRIES = (0.3, 1.0, 2.0, 4.0, *([8.0] * 20))
-"""Seconds until a kubelet tries again; a real one begins with ten."""
+RETRIES = (0.3, *([10.0] * 60))
+"""Seconds until a kubelet tries again; a real one takes ten the first time, too."""
 SHORT = 0.5
 """Seconds within which a container that ends is never seen running."""
 GUEST_KERNEL = "6.12.47"
@@ -38,13 +38,14 @@ class Pod:
 
     Attributes:
         ended: set when it is to end, for it is deleted.
+        wake: set when it is to look again at what is wrong.
         log: what its container writes.
     """
 
     def __init__(self, kubelets: Kubelets, node: Node, made: Object, folder: Path) -> None:
         self.kubelets, self.node, self.made, self.folder = kubelets, node, made, folder
         self.api: Api = kubelets.api
-        self.ended, self.done = threading.Event(), threading.Event()
+        self.ended, self.done, self.wake = threading.Event(), threading.Event(), threading.Event()
         self.log = folder / "log"
         self.container: Object = made["spec"]["containers"][0]
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,9 +101,15 @@ class Pod:
             if found is None:
                 return self.ended.is_set()
             complain(found, number)
-            if self.ended.wait(seconds):
+            if self.pause(seconds):
                 break
         return True
+
+    def pause(self, seconds: float) -> bool:
+        """Wait so long, or until something was healed; return whether it is to end."""
+        self.wake.wait(seconds)
+        self.wake.clear()
+        return self.ended.is_set()
 
     def _run(self, container: Container) -> None:
         process = self._process = kubelet_run.start(container)
@@ -124,6 +131,7 @@ class Pod:
     def stop(self) -> None:
         """End its process."""
         self.ended.set()
+        self.wake.set()
         if self._process is not None:
             kubelet_run.stop(self._process)
             self._process.wait()
@@ -270,8 +278,14 @@ class Pod:
 
     # --- what it tells
 
-    def status(self, phase: str, state: Object, *, ready: bool = False, restarts: int = 0) -> None:
-        """Tell the API server how it is; that a deleted one is gone does not matter."""
+    def status(
+        self, phase: str, state: Object, *, ready: bool = False, restarts: int = 0, last: Object | None = None
+    ) -> None:
+        """Tell the API server how it is; that a deleted one is gone does not matter.
+
+        Args:
+            last: the state before this one, of a container that was started again.
+        """
         word = "True" if ready else "False"
         conditions = [
             {"type": kind, "status": value, "lastTransitionTime": now()}
@@ -290,6 +304,7 @@ class Pod:
             "started": ready,
             "restartCount": restarts,
             "state": state,
+            "lastState": last or {},
         }
         places = {"hostIP": "127.0.0.1", "podIP": "127.0.0.1", "startTime": now()}
         told = {"phase": phase, "conditions": conditions, "containerStatuses": [container], **places}
