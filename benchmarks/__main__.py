@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.enable import EnableBench
+from benchmarks.kata import MANY, KataBench
 from benchmarks.proxmox import ProxmoxBench
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
@@ -87,6 +88,11 @@ def main() -> int:
             print(count.line(), flush=True)
         ours_s, theirs_s = in_turn(proxmox.by_nestvirt, proxmox.by_requests, RUNS)
     print(Ratio("Proxmox: facts by nestvirt / the same bare requests", ours_s, theirs_s, 1.5).line())
+    with tempfile.TemporaryDirectory() as folder, KataBench(NESTVIRT, Path(folder)) as kata:
+        for count in kata.counts():
+            print(count.line(), flush=True)
+        many_s, one_s = in_turn(lambda: kata.preflight(MANY), lambda: kata.preflight(1), 3)
+    print(Ratio(f"Kata: preflight of {MANY} nodes / of one", many_s, one_s, 3.0).line(), flush=True)
     peak = peak_mib([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")
