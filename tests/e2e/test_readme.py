@@ -13,19 +13,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.lab.k8s import ControlPlane
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.kubelet import Cluster, Kubelets, Machine
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
 
 README = Path(__file__).parents[2] / "README.md"
+CONFIGURATION = re.compile(r"^```yaml\n# (?P<path>config/dev\.yaml)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
 EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
 VM, HOST = "web-01", "node1"
 FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
-def outputs(lab: LibvirtLab, host: KvmHost, state: Path) -> list[str]:
-    """What the README's commands print, in order, on VMs that run without it, and a host that forbids it."""
+def outputs(lab: LibvirtLab, host: KvmHost, cluster: Cluster, state: Path) -> list[str]:
+    """What the README's commands print, in order: on VMs that run without it, a host that forbids it, and a
+    cluster of which one node is such a VM."""
     host.reload()
     host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
     host.sh("modprobe -r kvm_amd; modprobe kvm_amd")
@@ -47,17 +51,37 @@ def outputs(lab: LibvirtLab, host: KvmHost, state: Path) -> list[str]:
             "PROXMOX_CA_PATH": served.ca_file,
             "NESTVIRT_HOST_SSH_CONFIG": str(ssh_config),
         }
-        return printed_in(environment)
+        return printed_in(environment | for_the_cluster(cluster, state), state)
 
 
-def printed_in(environment: dict[str, str]) -> list[str]:
-    """What the README's commands print in that environment."""
+def for_the_cluster(cluster: Cluster, folder: Path) -> dict[str, str]:
+    """Three nodes, of which one has no vmx or svm; in the folder, the README's own file, and the chart."""
+    for name, kvm in (("worker-1", "works"), ("worker-2", "works"), ("worker-3", "no-flag")):
+        cluster.add(name, Machine(kvm=kvm))
+    shown = CONFIGURATION.search(README.read_text(encoding="utf-8"))
+    assert shown is not None
+    (folder / "config").mkdir()
+    (folder / shown["path"]).write_text(shown["text"])
+    chart = cluster.plane.chart_file("3.25.0")
+    (folder / chart.name).symlink_to(chart)
+    path = f"{cluster.plane.path()}{os.pathsep}{os.environ['PATH']}"
+    return {"KUBECONFIG": cluster.kubeconfig, "PATH": path, "HELM_CACHE_HOME": str(folder / "helm")}
+
+
+def printed_in(environment: dict[str, str], folder: Path) -> list[str]:
+    """What the README's commands print in that environment and folder."""
     texts = []
     for example in EXAMPLE.finditer(README.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(example["command"])
         command = [str(Path(sys.executable).with_name(program)), *arguments]
         done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=300
+            command,
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=300,
         )
         texts.append("\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n")
     return texts
@@ -69,20 +93,27 @@ def without_figures(text: str) -> str:
 
 
 def test_commands_print_what_the_readme_shows(
-    libvirt_lab: LibvirtLab, kvm_host: KvmHost, tmp_path: Path
+    libvirt_lab: LibvirtLab, kvm_host: KvmHost, cluster: Cluster, tmp_path: Path
 ) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
-    assert len(shown) >= 5
-    printed = outputs(libvirt_lab, kvm_host, tmp_path)
+    assert len(shown) >= 7
+    printed = outputs(libvirt_lab, kvm_host, cluster, tmp_path)
     libvirt_lab.remove(VM)
     kvm_host.reload()
-    assert [without_figures(text) for text in printed] == [without_figures(text) for text in shown]
+    for now, then in zip(printed, shown, strict=True):
+        assert without_figures(now) == without_figures(then)
 
 
 def write() -> None:
     """Put the real output into the README."""
-    with LibvirtLab() as lab, KvmHost() as host, tempfile.TemporaryDirectory() as state:
-        printed = iter(outputs(lab, host, Path(state)))
+    with (
+        LibvirtLab() as lab,
+        KvmHost() as host,
+        ControlPlane() as plane,
+        Kubelets(plane) as kubelets,
+        tempfile.TemporaryDirectory() as state,
+    ):
+        printed = iter(outputs(lab, host, Cluster(kubelets), Path(state)))
     text = README.read_text(encoding="utf-8")
     text = EXAMPLE.sub(lambda match: f"```console\n$ {match['command']}\n{next(printed)}```", text)
     README.write_text(text, encoding="utf-8")
