@@ -201,3 +201,23 @@ def test_values_are_shown_without_a_cluster_and_without_programs(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "qemu:" in done.stdout
+
+
+REGISTRIES = {
+    "Helm 3, no such version": ("3", "3.25.9", "", ("--plain-http",), 2, "kataContainers.version"),
+    "Helm 4, no such version": ("4", "3.25.9", "", ("--plain-http",), 2, "kataContainers.version"),
+    "Helm 4, no TLS there": ("4", "3.25.0", "", (), 2, "--plain-http"),  # Helm 3 itself tries without
+    "Helm 3, nobody there": ("3", "3.25.0", "oci://127.0.0.1:1/kata-deploy", (), 3, "name a mirror"),
+    "Helm 4, nobody there": ("4", "3.25.0", "oci://127.0.0.1:1/kata-deploy", (), 3, "name a mirror"),
+}
+
+
+def test_a_registry_that_does_not_give_the_chart(cluster: Cluster, chart_url: str, tmp_path: Path) -> None:
+    """Each by Helm's own words."""
+    cluster.add("worker-1")
+    before = everything(cluster)
+    for name, (helm, version, chart, more, code, cure) in REGISTRIES.items():
+        words = ["kata-install", "--config", config(tmp_path, version=version), "--chart", chart or chart_url]
+        done = run(cluster, *words, *more, "--yes", helm=helm)
+        assert (done.code, cure in done.stderr) == (code, True), f"{name}: {done.stderr}"
+    assert everything(cluster) == before
