@@ -35,6 +35,8 @@ LOG_LIMIT = 1 << 20
 LINES = 5000
 VALUES_LIMIT = 4 << 20
 """Bytes of a release that are unpacked."""
+OURS = (DEPLOY, "nestvirt-")
+"""How the names of kata-deploy's pods and of the short ones begin."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _objects(kube: Kube, known: Cluster, wish: Wish) -> Part:
         except Error as error:
             yield error
             continue
-        yield f"cluster/{name}.json", _json([_without_noise(o) for o in found])
+        yield f"cluster/{name}.json", _json([_without_noise(shown(kind, o)) for o in found])
 
 
 def _is_ours(kind: str, found: Object) -> bool:
@@ -154,7 +156,15 @@ def _is_ours(kind: str, found: Object) -> bool:
     if kind == "runtimeclasses":
         return name.startswith(FAMILY)
     about = str(at(found, "involvedObject", "name") or name)
-    return about.startswith((DEPLOY, "nestvirt-")) or bool(at(found, "spec", "runtimeClassName"))
+    return about.startswith(OURS) or bool(at(found, "spec", "runtimeClassName"))
+
+
+def shown(kind: str, found: Object) -> Object:
+    """What of an object is handed on: of a pod of the user's own, how it fares, and nothing of what it is."""
+    if kind != "pods" or name_of(found).startswith(OURS):
+        return found
+    spec = {key: at(found, "spec", key) for key in ("runtimeClassName", "nodeName")}
+    return {"metadata": {"name": name_of(found)}, "spec": spec, "status": at(found, "status")}
 
 
 def _without_noise(found: Object) -> Object:

@@ -11,6 +11,7 @@ from nestvirt.kata.api import name_of
 from nestvirt.kata.cluster import Cluster, Deploy, Node, RuntimeClass
 from nestvirt.kata.explain import of_pod
 from nestvirt.kata.kube import Kube
+from nestvirt.kata.node_checks import some
 from nestvirt.kata.pods import Outcome, Tell
 from nestvirt.kata.preflight import named, ordered
 from nestvirt.model import Finding, Layer, Status
@@ -79,6 +80,8 @@ def check(kube: Kube, manner: Manner) -> Checked:
     outcomes = _run(kube, known, nodes, classes, manner) if manner.pods else []
     for node in nodes:
         found += _of_node(known, node, classes, [o for o in outcomes if o.task.node == node.name], manner)
+    found += _unproven(known, nodes, classes, manner)
+    found += _of_nothing(known, nodes, found, manner)
     remains = tuple(dict.fromkeys(f"short pods are left: {o.remains}" for o in outcomes if o.remains))
     return Checked(tuple(ordered(named(found))), remains, _summary(found))
 
@@ -154,6 +157,43 @@ def _of_node(
     standard = next((o for o in outcomes if o.task.purpose == proof.BESIDE), None)
     kata = {o.task.runtime_class: o for o in outcomes if o.task.runtime_class is not None}
     return found + proof.judge(node, standard, kata)
+
+
+def _unproven(
+    known: Cluster, nodes: Sequence[Node], classes: Sequence[RuntimeClass], manner: Manner
+) -> list[Finding]:
+    """The nodes that no RuntimeClass fits, as no shim is on for their architecture: none is tried there."""
+    bare = [node for node in nodes if manner.pods and not _for_node(known, node, classes)]
+    cure = f"turn a shim on that runs there: {judge.INSTALL}; or leave NODE out with the chart's nodeSelector"
+    return [
+        _unknown(f"not proven: there is no RuntimeClass for {printable(node.arch, 20)}", cure, node.name)
+        for node in bare
+    ]
+
+
+def _of_nothing(
+    known: Cluster, nodes: Sequence[Node], found: Sequence[Finding], manner: Manner
+) -> list[Finding]:
+    """That nothing was proven, where no proof says so itself: silence is no success."""
+    if any(f.check == proof.KATA and f.status is not Status.SKIP for f in found):
+        return []
+    if not manner.pods:
+        return [_unknown("nothing was proven: no pods were wanted", "nestvirt kata-check")]
+    if nodes:
+        return [_unknown("nothing was proven: no pod could be tried on any node", _AGAIN)]
+    placed = {name for deploy in known.deploys for name in deploy.pods if name}
+    where = "kata-deploy has no pod on any node"
+    if placed:  # or their nodes would be among those that are asked
+        where = f"kata-deploy has pods on nodes that are gone ({some(sorted(placed))})"
+    evidence = f"nothing was proven: {printable(where, 300)}, and no node is labelled"
+    return [_unknown(evidence, "see where its pods are: kubectl get nodes; kubectl get pods -A -o wide")]
+
+
+_AGAIN = "cure what is told of the nodes, and then nestvirt kata-check again"
+
+
+def _unknown(evidence: str, cure: str, subject: str = "") -> Finding:
+    return Finding(proof.KATA, Layer.CLUSTER, Status.UNKNOWN, evidence, cure, subject=subject)
 
 
 def _logs(kube: Kube, known: Cluster, nodes: Sequence[Node]) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import json
 import stat
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from nestvirt.errors import SettingsError
 from nestvirt.kata import bundle
+from nestvirt.kata.cluster import Cluster
+from nestvirt.kata.kube import Kube
 
 
 @given(
@@ -68,6 +71,48 @@ def test_what_fails_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         bundle.write({"a": b"1"}, tmp_path / "logs.tar.gz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_own_pod_is_not_handed_on() -> None:
+    pod = {
+        "metadata": {"name": "shop", "labels": {"a": "b"}, "annotations": {"c": "hunter22"}},
+        "spec": {
+            "runtimeClassName": "kata-qemu",
+            "nodeName": "w1",
+            "containers": [
+                {"image": "shop", "command": ["shop", "hunter22"], "env": [{"name": "A", "value": "b"}]}
+            ],
+        },
+        "status": {"phase": "Pending"},
+    }
+    assert bundle.shown("pods", pod) == {
+        "metadata": {"name": "shop"},
+        "spec": {"runtimeClassName": "kata-qemu", "nodeName": "w1"},
+        "status": {"phase": "Pending"},
+    }
+    for name in ("kata-deploy-x", "nestvirt-proof-x"):
+        ours = pod | {"metadata": {"name": name}}
+        assert bundle.shown("pods", ours) == ours
+    assert bundle.shown("jobs", pod) == pod
+
+
+class Listed(Kube):
+    """A cluster whose every list has this one pod."""
+
+    def list(
+        self, kind: str, *, namespace: str | None = None, selector: str = "", fields: str = ""
+    ) -> list[dict[str, Any]]:
+        spec = {"runtimeClassName": "kata", "containers": [{"command": ["hunter22"]}]}
+        return [{"metadata": {"name": "shop"}, "spec": spec, "status": {}}]
+
+
+def test_no_users_pod_is_in_the_archive_whole() -> None:
+    wish = bundle.Wish("kube-system", "kata-deploy", "busybox", 1, lambda _step, _detail: None)
+    files = dict(
+        part for part in bundle._objects(Listed(), Cluster((1, 30)), wish) if isinstance(part, tuple)
+    )
+    assert b"shop" in files["cluster/pods-kube-system.json"]
+    assert b"hunter22" not in files["cluster/pods-kube-system.json"]
 
 
 def packed_release(found: object) -> str:
