@@ -107,12 +107,17 @@ def to_text(report: Report, width: int | None = None) -> Text:
             names = ", ".join(group[0].check for group in skipped[:FEW])
             more = f"and {len(skipped) - FEW} more that could not be asked (-o json says why)"
             text.append(f"  {'SKIP':<8}{names}, {more}\n", style=_STYLES[Status.SKIP])
+    # What a VM's dry run would do is one sentence; a cluster's plan has neither run nor goal, and many lines.
+    plan = report.remains if report.planned and report.run is None and report.goal is None else ()
+    if plan:
+        text.append("\nwould do:\n", style="bold")
+        text.append("".join(f"  {_wrapped(line, None)}\n" for line in plan))
     if report.changes:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
         text.append(f"\nto put it back: nestvirt undo {report.run}\n")
-    for line in report.remains:
+    for line in () if plan else report.remains:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))
     text.rstrip()

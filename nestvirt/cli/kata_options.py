@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +17,13 @@ if TYPE_CHECKING:  # kubectl's side is imported when a cluster is asked
 NAMESPACE, RELEASE = "kube-system", "kata-deploy"
 IMAGE = "docker.io/library/busybox:1.36.1"
 """A shell and its usual companions (chroot, df, nsenter) are all that the pods on the nodes need."""
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+FORMS = {
+    "namespace": (_LABEL, "up to 63 lower-case letters, digits and -"),
+    "release": (rf"(?=.{{1,53}}$){_LABEL}(\.{_LABEL})*", "up to 53 lower-case letters, digits, - and ."),
+    "image": (r"\S+", "no white space"),
+}
+"""What a value has to be (Kubernetes' and Helm's own rules), for programs and for people."""
 
 cluster_options = [
     click.option(
@@ -64,15 +74,38 @@ def kube_of(options: dict[str, Any]) -> Kube:
     """The cluster that a command's options name.
 
     Raises:
-        UsageError: one of them is empty.
+        UsageError: one of them is empty, or no cluster could have what it names.
+        SettingsError: KUBECONFIG names files of which none is there.
     """
     from nestvirt.kata.kube import Kube
+    from nestvirt.printable import printable
 
     for name in ("context", "kubeconfig", "namespace", "release", "image"):
         value = options.get(name)
         if value is not None and not value.strip():
             raise click.UsageError(f"--{name} was given an empty value; is a variable not set?")
+        form, wanted = FORMS.get(name, ("", ""))
+        if form and value is not None and not re.fullmatch(form, value):
+            raise click.UsageError(f"--{name} cannot be {printable(value, 100)!r}: it has to be {wanted}.")
+    if options["kubeconfig"] is None:
+        _require_kubeconfig()
     return Kube(context=options["context"], kubeconfig=options["kubeconfig"])
+
+
+def _require_kubeconfig() -> None:
+    """kubectl passes over a KUBECONFIG that is not there, and then asks localhost."""
+    from nestvirt.errors import SettingsError
+    from nestvirt.printable import printable
+
+    named = os.environ.get("KUBECONFIG", "")
+    files = [file for file in named.split(os.pathsep) if file]
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ  # then kubectl uses its service account
+    if files and not in_a_pod and not any(Path(file).exists() for file in files):
+        raise SettingsError(
+            f"KUBECONFIG={printable(named, 300)} does not exist",
+            evidence="kubectl would pass over it, and ask no cluster",
+            cure="correct KUBECONFIG, or unset it, or name the file with --kubeconfig",
+        )
 
 
 def target_of(kube: Kube) -> str:

@@ -7,6 +7,7 @@ parentheses: ``Error from server (Forbidden): …``); there is no other way to t
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, SettingsError
@@ -31,6 +32,10 @@ _SETTING = re.compile(
     r"|error: stat |current-context|unable to read (?:client|certificate)"
 )
 _POD_SECURITY = re.compile(r'violates PodSecurity "([a-z]+)')
+_CANNOT = re.compile(
+    r'cannot (\w+) resources? "([^"]+)" in API group "([^"]*)"(?:[^"]{0,40}in the namespace "([^"]+)")?'
+)
+_NO_RIGHT = re.compile(r"\bcannot (?:\w+ resource|\w+ path|impersonate)|attempting to grant")
 _NO_NAMESPACE = re.compile(r'namespaces? "([^"]{1,253})" not found')
 _STDIN = re.compile(
     r'Error from server \(\w+\): (?:error when creating "STDIN": )?|error when creating "STDIN": '
@@ -45,19 +50,38 @@ class Untrusted(ConnectionFailed):
     """The server's certificate is not what the kubeconfig trusts; asking again does not help."""
 
 
-def read_error(stderr: bytes, *, place: str) -> Error:
+def read_error(stderr: bytes, *, place: str, words: Sequence[str] = ()) -> Error:
     """The error that kubectl reports.
 
     Args:
         stderr: all that it wrote there.
         place: which cluster was asked, for people.
+        words: kubectl's options that name that cluster; the commands of the cure get them.
     """
     said = sentences(stderr)
     text = printable(said[-1] if said else "kubectl failed, and said nothing")
     refused = [line for line in said if "Forbidden" in line or "Unauthorized" in line]
     if _WHO.search(text):
-        return refusal(text)
-    return _setting(text) or _connection(text, place) or refusal(refused[0] if refused else text)
+        return refusal(text, words)
+    error = _setting(text) or _connection(text, place) or refusal(refused[0] if refused else text)
+    error.cure = of_cluster(error.cure, words)
+    return error
+
+
+def of_cluster(cure: str, words: Sequence[str]) -> str:
+    """The cure, with the options that name the cluster in each kubectl command of it.
+
+    Args:
+        words: pairs of an option and its value, as ``Kube.words`` gives them.
+    """
+    pairs = list(zip(words[::2], words[1::2], strict=False))
+
+    def named(command: re.Match[str]) -> str:
+        # Which contexts there are is asked where the one that was named may not be there.
+        kept = [pair for pair in pairs if not (command[1] and pair[0] == "--context")]
+        return "kubectl " + "".join(f"{option} {shlex.quote(printable(value))} " for option, value in kept)
+
+    return re.sub(r"\bkubectl (?=(config get-contexts)|[a-z])", named, cure)
 
 
 def sentences(stderr: bytes) -> list[str]:
@@ -70,7 +94,7 @@ def _setting(text: str) -> Error | None:
     if "localhost:8080" in text:  # where kubectl turns to without any kubeconfig
         return SettingsError(
             "no cluster is named",
-            evidence=f"there is no kubeconfig, and kubectl says: {text}",
+            evidence=f"there is no kubeconfig, or it names none, and kubectl says: {text}",
             cure="set KUBECONFIG, or name the file with --kubeconfig",
         )
     if _UNTRUSTED.search(text):
@@ -105,9 +129,30 @@ def _connection(text: str, place: str) -> Error | None:
     return None
 
 
-def refusal(text: str) -> Error:
-    """The error that the API server's own sentence tells of."""
+def refusal(text: str, words: Sequence[str] = ()) -> Error:
+    """The error that the API server's own sentence tells of.
+
+    Args:
+        words: as those of ``read_error``.
+    """
+    lacking = _lacking(text)
     text = printable(text)
+    error = _not_allowed(text, lacking) or _not_taken(text)
+    error.cure = of_cluster(error.cure, words)
+    return error
+
+
+def _lacking(text: str) -> str:
+    """The verbs and resources that the user has no right to, by the sentences of RBAC."""
+    found = {
+        f"{verb} {resource}{'.' + group if group else ''}{' in ' + namespace if namespace else ''}": None
+        for verb, resource, group, namespace in _CANNOT.findall(text)
+    }
+    return printable(", ".join(found), 300)
+
+
+def _not_allowed(text: str, lacking: str) -> Error | None:
+    """The error where it is a matter of rights."""
     level = _POD_SECURITY.search(text)
     if level:
         return AccessDenied(
@@ -122,12 +167,24 @@ def refusal(text: str) -> Error:
             evidence=text,
             cure="log in to the cluster again, until this answers: kubectl auth whoami",
         )
+    if "forbidden" in text.lower() and _NO_RIGHT.search(text):
+        return AccessDenied(
+            "this user may not do what is needed",
+            evidence=f"what is lacking: {lacking}; {text}" if lacking else text,
+            cure="use a kubeconfig of a cluster administrator; see: kubectl auth can-i --list",
+        )
+    return None
+
+
+def _not_taken(text: str) -> Error:
     missing = _NO_NAMESPACE.search(text)
     if missing:
+        name = shlex.quote(missing[1])
         return NotThere(
             f"there is no namespace {missing[1]}",
             evidence=text,
-            cure=f"kubectl create namespace {missing[1]}, or name another with -n",
+            cure=f"kubectl create namespace {name} && kubectl label namespace {name} "
+            "pod-security.kubernetes.io/enforce=privileged; or name another with -n",
         )
     if "NotFound" in text or "could not find the requested resource" in text:
         return NotThere("the cluster has no such object", evidence=text, cure="see: kubectl api-resources")
@@ -137,14 +194,13 @@ def refusal(text: str) -> Error:
             evidence=text,
             cure="report this, with the cluster's version: kubectl version",
         )
-    if "cannot" in text and "Forbidden" in text:
-        return AccessDenied(
-            "this user may not do what is needed",
-            evidence=text,
-            cure="use a kubeconfig of a cluster administrator; see: kubectl auth can-i --list",
-        )
     if "from server" in text or "forbidden" in text:
-        return AccessDenied("the cluster refused", evidence=text, cure="see what it says of it above")
+        return AccessDenied(
+            "the cluster refused",
+            evidence=text,
+            cure="let those who run the cluster allow it (a quota or an admission policy stands in the way), "
+            "or name another namespace with -n",
+        )
     return ConnectionFailed("kubectl failed", evidence=text, cure="see whether it works: kubectl version")
 
 

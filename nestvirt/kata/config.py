@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nestvirt.errors import SettingsError
 from nestvirt.kata import shims
@@ -45,11 +46,26 @@ NOT_OURS = {
 MOST_BYTES = 1024 * 1024
 
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
-_LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
-_VALUE = re.compile(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?")
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_REFERENCE = re.compile(r"[a-zA-Z0-9][\w.:/-]{0,250}")
-_TAG = re.compile(r"\w[\w.-]{0,127}")
+
+
+class _Form(NamedTuple):
+    """What a word has to be, for the program and for people."""
+
+    pattern: str
+    words: str
+
+
+_LABEL = _Form(
+    r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?",
+    "a label's name: letters, digits, - _ and ., with or without a domain and / before it",
+)
+_VALUE = _Form(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?", "up to 63 letters, digits, - _ and .")
+_NAME = _Form(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a secret's name: lower-case letters, digits, - and .")
+_REFERENCE = _Form(
+    r"[a-zA-Z0-9][\w.-]{0,250}(:\d{1,5}(?=/))?[\w./-]{0,250}",
+    "an image without its tag, such as registry.example.com/kata-deploy, and the tag below the key tag",
+)
+_TAG = _Form(r"\w[\w.-]{0,127}", "an image's tag: letters, digits, - _ and .")
 _T = TypeVar("_T")
 
 
@@ -96,9 +112,8 @@ def load(path: Path) -> KataConfig:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise _ill(
-            f"the configuration {path} cannot be read", str(error), "name a file with --config"
-        ) from error
+        seen = error.strerror or "the system does not say why"
+        raise _ill(f"the configuration {path} cannot be read", seen, "name a file with --config") from error
     if len(content) > MOST_BYTES:
         raise _ill(f"the configuration {path} is too large", "more than 1 MiB", "name the right file")
     return parse(content, str(path))
@@ -113,8 +128,9 @@ def parse(content: bytes, name: str) -> KataConfig:
     Raises:
         SettingsError: see ``load``.
     """
-    document = _Reader(name)
-    top = document.mapping(_yaml(content, name), "")
+    found, lines = _yaml(content, name)
+    document = _Reader(name, lines)
+    top = document.mapping(found, "")
     if ROOT not in top:
         near = difflib.get_close_matches(ROOT, map(str, top), 1, 0.7)
         cure = f"rename {near[0]} to {ROOT}" if near else f"write Kata's settings below the key {ROOT}"
@@ -124,17 +140,24 @@ def parse(content: bytes, name: str) -> KataConfig:
 
 @dataclass(frozen=True)
 class _Reader:
-    """One file; every complaint names the key."""
+    """One file; every complaint names the key, and its line.
+
+    Attributes:
+        lines: the path of a key, with dots, to its line.
+    """
 
     name: str
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     def config(self, keys: Mapping[object, object]) -> KataConfig:
         self.known(keys, KEYS, ROOT)
         given = {str(key): value for key, value in keys.items() if value is not None}
         version = self.version(given.get("version", DEFAULT_VERSION))
-        image = self.mapping(given.get("image", {}), f"{ROOT}.image")
+        image = self.image(given.get("image", {}))
         self.known(image, IMAGE_KEYS, f"{ROOT}.image")
-        selector = self.mapping(given.get("nodeSelector", {}), f"{ROOT}.nodeSelector")
+        selector = self.mapping(
+            given.get("nodeSelector", {}), f"{ROOT}.nodeSelector", "write nodeSelector: {pool: kata}"
+        )
         config = KataConfig(
             version=version,
             distribution=self.distribution(given.get("k8sDistribution")),
@@ -148,22 +171,34 @@ class _Reader:
         names = self.switched_on(given.get("shims", {"qemu": {"enabled": True}}), config.release, version)
         return KataConfig(**{**vars(config), "shims": names})
 
+    def image(self, value: object) -> dict[object, object]:
+        """The keys of the image, which many write as one text, as the other tools do."""
+        name, colon, tag = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        split = colon and re.fullmatch(_REFERENCE.pattern, name) and re.fullmatch(_TAG.pattern, tag)
+        if not split:
+            name, tag = "registry.example.com/kata-deploy", DEFAULT_VERSION
+        cure = f'write image: {{reference: {name}, tag: "{tag}"}}'
+        return self.mapping(value, f"{ROOT}.image", cure)
+
     def known(self, keys: Mapping[object, object], allowed: Collection[str], where: str) -> None:
         for key in keys:
             if key in allowed:
                 continue
             shown = printable(str(key), 60)
             if key in NOT_OURS:
-                raise self.ill(f"{where}.{shown} is not supported", NOT_OURS[str(key)], f"remove {shown}")
+                said = f"{where}.{shown} is not supported"
+                raise self.ill(f"{where}.{key}", said, NOT_OURS[str(key)], f"remove {shown}")
             near = difflib.get_close_matches(str(key).lower(), [a.lower() for a in allowed], 1, 0.5)
             right = next((a for a in allowed if near and a.lower() == near[0]), None)
             cure = f"write {right}" if right else f"remove it, or write one of: {', '.join(allowed)}"
-            raise self.ill(f"{where} has no key {shown!r}", f"it knows: {', '.join(allowed)}", cure)
+            said = f"{where} has no key {shown!r}"
+            raise self.ill(f"{where}.{key}", said, f"it knows: {', '.join(allowed)}", cure)
 
     def version(self, value: object) -> str:
         where = f"{ROOT}.version"
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise self.ill(
+                where,
                 f"{where} is a number, {value}, and not text",
                 "YAML reads 3.30 as 3.3: without quotes a release cannot be told",
                 f'write all three parts in quotes, such as version: "{DEFAULT_VERSION}"',
@@ -172,10 +207,11 @@ class _Reader:
         match = _VERSION.fullmatch(text)
         if match is None:
             cure = f'write all three parts, without a v, such as version: "{DEFAULT_VERSION}"'
-            raise self.ill(f"{where} is no release", f"{printable(text, 60)!r}", cure)
+            raise self.ill(where, f"{where} is no release", _shown(text), cure)
         release = int(match[1]), int(match[2])
         if release < shims.FIRST:
             raise self.ill(
+                where,
                 f"Kata {text} cannot be installed by nestvirt",
                 "it has no Helm chart: the first release with one is 3.8.0",
                 "choose a newer release",
@@ -186,8 +222,10 @@ class _Reader:
         if value is None or value in DISTRIBUTIONS:
             return None if value is None else str(value)
         near = difflib.get_close_matches(str(value).lower(), DISTRIBUTIONS, 1, 0.5)
+        where = f"{ROOT}.k8sDistribution"
         raise self.ill(
-            f"{ROOT}.k8sDistribution is {printable(str(value), 60)!r}, which the chart would take for k8s",
+            where,
+            f"{where} is {_shown(value)}, which the chart would take for k8s",
             f"it knows: {', '.join(DISTRIBUTIONS)}",
             f"write {near[0] if near else 'one of these'}, or leave it out: it is told from the nodes",
         )
@@ -197,7 +235,7 @@ class _Reader:
 
     def switched_on(self, value: object, release: Release, version: str) -> tuple[str, ...]:
         where, offered, on = f"{ROOT}.shims", shims.of(release), []
-        for name, of in self.mapping(value, where).items():
+        for name, of in self.mapping(value, where, "write shims: {qemu: {enabled: true}}").items():
             place = f"{where}.{printable(str(name), 60)}"
             keys = self.mapping({} if of is None else of, place, "write it as {enabled: true}")
             self.known(keys, ("enabled",), place)
@@ -207,12 +245,13 @@ class _Reader:
             if name not in shims.SHIMS:
                 near = difflib.get_close_matches(str(name), offered, 1, 0.5)
                 cure = f"write {near[0]}" if near else f"remove it, or write one of: {', '.join(offered)}"
-                raise self.ill(f"there is no shim {place.rpartition('.')[2]!r}", f"in {where}", cure)
+                raise self.ill(place, f"there is no shim {place.rpartition('.')[2]!r}", f"in {where}", cure)
             if enabled and name not in offered:
                 raise self._absent(str(name), version)
             on += [str(name)] if enabled else []
         if not on:
-            raise self.ill("no shim is switched on", where, "switch at least one on: qemu: {enabled: true}")
+            cure = "switch at least one on: qemu: {enabled: true}"
+            raise self.ill(where, "no shim is switched on", f"in {where}", cure)
         return tuple(sorted(on))
 
     def _absent(self, name: str, version: str) -> SettingsError:
@@ -224,7 +263,7 @@ class _Reader:
         cure = (
             f"use {shim.successor}" if gone and shim.successor else "switch it off, or choose another release"
         )
-        return self.ill(f"Kata {version} has no shim {name}", seen, cure)
+        return self.ill(f"{ROOT}.shims.{name}", f"Kata {version} has no shim {name}", seen, cure)
 
     def secrets(self, value: object) -> tuple[str, ...]:
         where = f"{ROOT}.imagePullSecrets"
@@ -235,16 +274,13 @@ class _Reader:
         where = f"{ROOT}.nodeSelector"
         return self.word(key, where, _LABEL), self.word(value, f"{where}.{printable(str(key), 100)}", _VALUE)
 
-    def word(self, value: object, where: str, form: re.Pattern[str]) -> str:
+    def word(self, value: object, where: str, form: _Form) -> str:
         if value is None:
             return ""
         text = self.of(value, str, where, "text in quotes")
-        if form.fullmatch(text) is None:
-            raise self.ill(
-                f"{where} cannot be {printable(text, 100)!r}",
-                f"it does not match {form.pattern}",
-                "correct it",
-            )
+        if re.fullmatch(form.pattern, text) is None:
+            said = f"{where} cannot be {printable(text, 100)!r}"
+            raise self.ill(where, said, "a character or the length is wrong", f"write {form.words}")
         return text
 
     def mapping(self, value: object, where: str, cure: str = "") -> dict[object, object]:
@@ -254,12 +290,28 @@ class _Reader:
         if isinstance(value, kind):
             return value
         cure = wanted if wanted.startswith("write ") else f"write {wanted}"
-        raise self.ill(
-            f"{where} is {printable(repr(value), 60)}, a {type(value).__name__}", f"wanted: {wanted}", cure
-        )
+        raise self.ill(where, f"{where} is {_shown(value)}, and not {_KINDS[kind]}", "", cure)
 
-    def ill(self, message: str, seen: str, cure: str) -> SettingsError:
-        return _ill(message, f"{self.name}: {seen}", cure)
+    def ill(self, where: str, message: str, seen: str, cure: str) -> SettingsError:
+        """The error; ``where`` is the key, whose line (or that of the key above it) is told."""
+        while where and where not in self.lines:
+            where = where.rpartition(".")[0]
+        place = f"{self.name}, line {self.lines[where]}" if where else self.name
+        return _ill(message, f"{place}: {seen}" if seen else place, cure)
+
+
+_KINDS: Mapping[type, str] = {str: "text", bool: "true or false", list: "a list", dict: "keys with values"}
+
+
+def _shown(value: object) -> str:
+    """A value in the words of those who write YAML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {printable(value, 60)!r}"
+    if isinstance(value, int | float | date):
+        return f"the {'date' if isinstance(value, date) else 'number'} {printable(str(value), 60)}"
+    return _KINDS.get(type(value), "empty" if value is None else "something else")
 
 
 def _ill(message: str, seen: str, cure: str) -> SettingsError:
@@ -270,8 +322,11 @@ def _listed(keys: Mapping[object, object]) -> str:
     return printable(", ".join(map(str, keys)), 200)
 
 
-def _yaml(content: bytes, name: str) -> Any:
-    """The document, without duplicate keys, which YAML forbids and PyYAML takes the last of."""
+def _yaml(content: bytes, name: str) -> tuple[Any, dict[str, int]]:
+    """The document, and the lines of its keys.
+
+    Duplicate keys are refused, which YAML forbids and PyYAML takes the last of.
+    """
     import yaml  # not needed by commands that have nothing to do with clusters
 
     class Strict(yaml.SafeLoader):
@@ -291,13 +346,42 @@ def _yaml(content: bytes, name: str) -> Any:
 
     Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        return yaml.load(content.decode(), Strict)  # noqa: S506 - a SafeLoader
+        loader = Strict(content.decode())
+        tree = loader.get_single_node()
+        lines: dict[str, int] = {}
+        _note_lines(tree, "", lines, set())
+        return (None if tree is None else loader.construct_document(tree)), lines
     except UnicodeDecodeError as error:
-        raise _ill(f"{name} is no UTF-8", str(error), "save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise _ill(
-            f"{name} is no YAML that can be used", printable(f"{place}{problem}", 300), "correct it"
-        ) from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _ill(f"{name} is no UTF-8", f"line {line}", "save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
+        # The last three are PyYAML's own, of a value that is not what it looks like, such as 2026-99-99.
+        seen = printable(_problem(error), 300)
+        raise _ill(f"{name} is no YAML that can be used", seen, "correct it") from error
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with the YAML, and where, as far as PyYAML knows."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, ValueError | LookupError | AttributeError):
+        return "a date, a number or a tagged value in it cannot be read as one"
+    if getattr(error, "reason", None):  # of a reader, which has no line
+        return f"character {getattr(error, 'position', 0) + 1} of the file may not be in YAML"
+    return f"{place}{getattr(error, 'problem', None) or error}"
+
+
+def _note_lines(node: yaml.Node | None, above: str, lines: dict[str, int], seen: set[int]) -> None:
+    """Note the line of each key by its path; nodes may hold themselves, by aliases."""
+    import yaml
+
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            path = f"{above}.{key.value}".removeprefix(".")
+            lines.setdefault(path, key.start_mark.line + 1)
+            _note_lines(value, path, lines, seen)

@@ -97,7 +97,7 @@ class _Run:
                 self.refused.update(refused)
         for words in self.refused.values():
             if "violates PodSecurity" in words:
-                raise answers.refusal(words)
+                raise answers.refusal(words, self.kube.words())
 
     # --- following
 
@@ -210,6 +210,7 @@ class _Run:
         self.tell("deleting", "the short pods")
         kube = self.kube.patient(CLEARING)
         command = f"kubectl delete pods,configmaps --namespace {self.namespace} --selector {self.selector}"
+        command = answers.of_cluster(command, kube.words())
         try:
             for _ in range(2):  # a request that was under way when we were stopped may come late
                 self._delete(kube, self.selector)

@@ -255,6 +255,20 @@ def test_no_color_is_honoured_on_a_terminal(no_color: bool, monkeypatch: pytest.
     assert ("\x1b[1;31m" in shown.getvalue()) is not no_color
 
 
+def test_the_plan_of_a_cluster_is_one_list_before_what_it_changes() -> None:
+    plan = ("helm install kata-deploy", "label 2 nodes")
+    changes = (Change("DaemonSet", "a", "b"),)
+    text = text_of(of("cluster-api pass", goal=None, planned=True, changes=changes, remains=plan))
+    assert "\nwould do:\n  helm install kata-deploy\n  label 2 nodes\n\nchanges\n  DaemonSet: a -> b" in text
+    assert "remains:" not in text
+
+
+def test_what_a_vms_dry_run_says_is_a_sentence() -> None:
+    text = text_of(of("vm-cpu pass", planned=True, changes=(CPU,), remains=("dry run, it would write cpu",)))
+    assert "remains: dry run, it would write cpu" in text
+    assert "would do:" not in text
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error, SettingsError
-from nestvirt.kata.answers import NotThere, Untrusted, read_error, refusals
+from nestvirt.kata.answers import NotThere, Untrusted, of_cluster, read_error, refusal, refusals
 
 KLOG = (
     'E1129 07:42:28.648756   12880 memcache.go:265] "Unhandled Error" err="couldn\'t get current server API '
@@ -87,7 +87,7 @@ SAYINGS: list[tuple[str, type[Error], str, str]] = [
         'Error from server (NotFound): namespaces "kata" not found',
         NotThere,
         "no namespace kata",
-        "create namespace",
+        "kubectl create namespace kata && kubectl label namespace kata pod-security.kubernetes.io/enforce=",
     ),
     (
         "Error from server (NotFound): the server could not find the requested resource",
@@ -128,6 +128,63 @@ def test_a_refusal_is_found_by_the_name_of_its_object() -> None:
         "nestvirt-a-1": 'pods "nestvirt-a-1" is forbidden: pod rejected: RuntimeClass "kata-fc" not found',
         "nestvirt-a-2": 'pods "nestvirt-a-2" is forbidden: exceeded quota: q, requested: pods=1',
     }
+
+
+HELMS = (
+    'query: failed to query with labels: secrets is forbidden: User "dev" cannot list resource "secrets" in API '
+    'group "" in the namespace "kube-system"; clusterroles.rbac.authorization.k8s.io "kata" is forbidden: User '
+    '"dev" cannot create resource "clusterroles" in API group "rbac.authorization.k8s.io" at the cluster scope'
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        (FORBIDDEN, "list pods in kube-system"),
+        (HELMS, "list secrets in kube-system, create clusterroles.rbac.authorization.k8s.io"),
+        ('clusterroles "kata" is forbidden: user "dev" is attempting to grant RBAC permissions', ""),
+    ],
+)
+def test_a_right_that_is_lacking_is_named_whoever_says_so(said: str, lacking: str) -> None:
+    error = read_error(said.encode(), place="lab")
+    assert error.message == "this user may not do what is needed"
+    assert error.evidence.startswith(f"what is lacking: {lacking}; " if lacking else said)
+    assert "cluster administrator" in error.cure
+
+
+def test_what_is_no_matter_of_rights_has_a_cure_too() -> None:
+    error = refusal('pods "x" is forbidden: exceeded quota: q, requested: pods=1')
+    assert error.message == "the cluster refused"
+    assert "quota" in error.cure
+
+
+WORDS = ["--context", "the lab", "--kubeconfig", "/etc/k"]
+NAMED = "kubectl --context 'the lab' --kubeconfig /etc/k"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "cure"),
+    [
+        ("Unable to connect to the server: EOF", f"see whether this answers: {NAMED} get --raw /readyz"),
+        (
+            'error: context "the lab" does not exist',
+            "look at what there is: kubectl --kubeconfig /etc/k config get-contexts",
+        ),
+        (FORBIDDEN, f"use a kubeconfig of a cluster administrator; see: {NAMED} auth can-i --list"),
+        (LEVEL, f"{NAMED} label namespace NAME"),
+        ("error: You must be logged in to the server (Unauthorized)", f"{NAMED} auth whoami"),
+        ('namespaces "n" not found', f"{NAMED} create namespace n && {NAMED} label namespace n"),
+    ],
+)
+def test_a_cure_asks_the_cluster_that_was_asked(stderr: str, cure: str) -> None:
+    assert cure in read_error(stderr.encode(), place="the lab", words=WORDS).cure
+    assert NAMED not in read_error(stderr.encode(), place="the lab").cure
+
+
+def test_only_commands_get_the_words() -> None:
+    assert (
+        of_cluster("install kubectl, or: kubectl version", WORDS) == f"install kubectl, or: {NAMED} version"
+    )
 
 
 @given(st.binary(max_size=400))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import pytest
 
@@ -56,3 +57,48 @@ def test_nothing_to_do_asks_nobody(tmp_path: Path) -> None:
     kubectl = FakeKubectl(tmp_path)
     assert pods.run(kubectl.kube, [], namespace="apps", timeout=20, tell=told) == []
     assert kubectl.calls == []
+
+
+PLAYED = """
+path = argv[-1]
+noted = [json.loads(line) for line in open({calls!r})]
+if 'create' in argv or 'delete' in argv:
+    say('{{}}')
+if 'watch=true' in path:
+    time.sleep(60)
+def known(kind, name, run, created, phase='Succeeded'):
+    meta = {{'name': name, 'uid': name, 'creationTimestamp': created}}
+    meta |= {{'labels': {{'nestvirt.io/run': run}}, 'annotations': {{'nestvirt.io/lifetime': '720'}}}}
+    return {{'kind': kind, 'metadata': meta, 'status': {{'phase': phase}}}}
+found = []
+if 'managed-by' in path:
+    found = [known('Pod', 'old', 'aaaaaaaa', '2001-01-01T00:47:59Z'),
+             known('Pod', 'young', 'bbbbbbbb', '2001-01-01T00:48:01Z')]
+elif '/pods?' in path and not any('delete' in call['argv'] for call in noted):
+    made = [o for call in noted if 'create' in call['argv'] for o in json.loads(call['stdin'])['items']]
+    found = [known('Pod', o['metadata']['name'], o['metadata']['labels']['nestvirt.io/run'],
+                   '2001-01-01T01:00:00Z') for o in made if o['kind'] == 'Pod']
+say(json.dumps({{'metadata': {{'resourceVersion': '1'}}, 'items': found}}))
+"""
+
+
+def test_what_a_killed_run_has_left_goes_once_its_time_is_past_by_the_clusters_clock(tmp_path: Path) -> None:
+    """Its clock is years behind ours here: by ours, all would be past."""
+    kubectl = FakeKubectl(tmp_path)
+    kubectl.behave(PLAYED.format(calls=str(kubectl.noted)))
+    found = pods.run(kubectl.kube, TASKS, namespace="apps", timeout=20, tell=told)
+    assert [o.phase for o in found] == ["Succeeded", "Succeeded"]
+    deleted = [unquote_plus(call["argv"][-1]) for call in kubectl.calls if "delete" in call["argv"]]
+    older = [path for path in deleted if "nestvirt.io/run in (" in path]
+    assert [path.partition("?")[0].rpartition("/")[2] for path in older] == ["pods", "configmaps"]
+    assert all("nestvirt.io/run in (aaaaaaaa)" in path for path in older)
+
+
+def test_the_command_for_what_is_left_names_the_cluster(tmp_path: Path) -> None:
+    kubectl = FakeKubectl(tmp_path)
+    refused = "if 'delete' in argv: say('Error from server (Forbidden): no', 1, sys.stderr)\n"
+    kubectl.behave(refused + REFUSING.format(words="exceeded quota"))
+    found = pods.run(kubectl.kube, TASKS[:1], namespace="apps", timeout=20, tell=told)
+    assert found[0].remains.startswith(
+        "kubectl --context lab --kubeconfig /nowhere/config delete pods,configmaps --namespace apps "
+    )
