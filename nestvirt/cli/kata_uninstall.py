@@ -22,7 +22,13 @@ from nestvirt.cli.output import Progress, finish, reporting_errors
 @click.command("kata-uninstall")
 @with_options(
     consent_options,
-    [click.option("--force", is_flag=True, help="Go on although pods run under Kata's RuntimeClasses.")],
+    [
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Go on although pods run under Kata's RuntimeClasses, or a Helm is at work on the release.",
+        )
+    ],
     cluster_options,
     pod_options,
     [kata_timeout_option],
@@ -32,9 +38,10 @@ from nestvirt.cli.output import Progress, finish, reporting_errors
 def kata_uninstall(output: str, quiet: bool, **options: Any) -> int:
     """Remove Kata Containers from a cluster, and show that nothing of it is left.
 
-    Refuses while pods run under its RuntimeClasses, and names them. After Helm has removed the release, every
-    node is looked at, and cleaned where the chart has forgotten it: /opt/kata, containerd's configuration,
-    labels. It may be run again at any time, also after it was stopped in its middle.
+    Refuses while pods run under its RuntimeClasses, and names them; and where Kata is that of another release
+    or namespace. After Helm has removed the release, every node is looked at, and cleaned where the chart has
+    forgotten it: /opt/kata, containerd's configuration, labels. It may be run again at any time, also after
+    it was stopped in its middle.
 
     \b
     Examples:

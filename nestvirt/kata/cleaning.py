@@ -13,7 +13,7 @@ from nestvirt.kata.layout import layout
 from nestvirt.kata.pods import Outcome, Task, Tell
 from nestvirt.printable import printable
 
-WORDS = ("removed", "kept", "left", "restart", "restarted", "failed", "end")
+WORDS = ("removed", "kept", "left", "missing", "restart", "restarted", "failed", "end")
 """What clean.sh says, each any number of times."""
 DEEDS = {"look": "looking at", "clean": "cleaning", "restart": "restarting the runtime of"}
 ROLES = ("control-plane", "master", "etcd")
@@ -51,11 +51,13 @@ class Manner:
 
     Attributes:
         ask: runs short pods, and says what became of them.
-        image: theirs.
+        ready: waits until nodes are ready; the names of those that are not in the end.
+        image: of the pods.
         configured: the distribution that the release was installed for; empty where it does not say.
     """
 
     ask: Callable[[Sequence[Task]], list[Outcome]]
+    ready: Callable[[Sequence[str]], set[str]]
     tell: Tell
     image: str
     configured: str
@@ -65,22 +67,64 @@ def clean_nodes(all_nodes: Sequence[Object], manner: Manner) -> dict[str, Said]:
     """Look at every node that is ready; clean those that need it, restart what has read it, look again.
 
     Returns:
-        Node to what was said last.
+        Node to what was said last, with what was kept and what failed on the way.
     """
     nodes = {name_of(node): node for node in all_nodes if node_checks.is_ready(node)}
     said = _ask(manner, list(nodes.values()), "look")
     dirty = [name for name in nodes if said[name].of("left")]
     cleaned = _ask(manner, [nodes[name] for name in dirty], "clean")
     owed = [name for name in nodes if cleaned.get(name, said[name]).of("restart")]
-    restarted = _ask(manner, [nodes[name] for name in owed if not _control_plane(nodes[name])], "restart")
-    for name in owed:
-        if _control_plane(nodes[name]):  # one at a time: the others' API servers go on
-            restarted |= _ask(manner, [nodes[name]], "restart")
-    again = _ask(manner, [nodes[name] for name in nodes if name in {*dirty, *owed}], "look")
-    for name, did in [*cleaned.items(), *restarted.items()]:
-        if did.of("failed"):
-            again[name] = replace(again[name], words={**again[name].words, "failed": did.of("failed")})
-    return {**said, **again}
+    restarted, again = _restart(manner, [nodes[name] for name in owed])
+    unseen = [name for name in nodes if name in {*dirty, *owed} and name not in again]
+    again |= _ask(manner, [nodes[name] for name in unseen], "look")
+    before = {name: [did[name] for did in (cleaned, restarted) if name in did] for name in again}
+    return {**said, **{name: _with(last, before[name]) for name, last in again.items()}}
+
+
+def _restart(manner: Manner, nodes: Sequence[Object]) -> tuple[dict[str, Said], dict[str, Said]]:
+    """Restart runtimes: of one worker, of the others, then of each control plane alone.
+
+    The next ones are restarted only when the former run pods again and are ready: the API has to go on.
+
+    Returns:
+        Node to what was said to its restart, or why there was none; node to what was seen after it.
+    """
+    workers = [node for node in nodes if not _control_plane(node)]
+    batches = [workers[:1], workers[1:], *([node] for node in nodes if _control_plane(node))]
+    restarted, again = dict[str, Said](), dict[str, Said]()
+    wrong: list[str] = []
+    for batch in batches:
+        names = [name_of(node) for node in batch]
+        if wrong:
+            why = f"not restarted, for something went wrong on {node_checks.some(wrong)}"
+            restarted |= {name: Said({"failed": (why,)}) for name in names}
+        elif batch:
+            restarted |= _ask(manner, batch, "restart")
+            again |= _ask(manner, batch, "look")
+            late = manner.ready(names)
+            ill = [did[name] for did in (restarted, again) for name in names]
+            wrong = sorted({*late, *(name for name, said in zip(names * 2, ill, strict=True) if _ill(said))})
+            restarted |= {name: _late(restarted[name]) for name in late}
+    return restarted, again
+
+
+def _ill(said: Said) -> bool:
+    """Whether a restart, or what was seen after it, was not as it should be."""
+    return bool(said.trouble or said.of("failed") or said.of("restart"))
+
+
+def _late(said: Said) -> Said:
+    failed = (*said.of("failed"), "the node is not ready again after the restart of its runtime")
+    return replace(said, words={**said.words, "failed": failed})
+
+
+def _with(last: Said, before: Sequence[Said]) -> Said:
+    """What was said last, with what was kept and what failed before that."""
+    every = [*before, last]
+    words = {
+        word: tuple(dict.fromkeys(text for s in every for text in s.of(word))) for word in ("kept", "failed")
+    }
+    return replace(last, words={**last.words, **{word: texts for word, texts in words.items() if texts}})
 
 
 def _control_plane(node: Object) -> bool:
@@ -94,7 +138,19 @@ def _ask(manner: Manner, nodes: Sequence[Object], deed: str) -> dict[str, Said]:
         return {}
     manner.tell(DEEDS[deed], node_checks.some([name_of(node) for node in nodes]))
     outcomes = manner.ask([_task(node, manner, deed) for node in nodes])
-    return {outcome.task.node: read(outcome) for outcome in outcomes}
+    said = {outcome.task.node: read(outcome) for outcome in outcomes}
+    return {name_of(node): _judged(node, said[name_of(node)], manner.configured) for node in nodes}
+
+
+def _judged(node: Object, said: Said, configured: str) -> Said:
+    """In trouble, where a distribution that writes containerd's configuration has none where it should be."""
+    runtime = str(at(node, "status", "nodeInfo", "containerRuntimeVersion") or "containerd")
+    own = layout(distribution(node, configured)).templates and runtime.startswith("containerd")
+    if said.trouble or not said.of("missing") or not own:
+        return said
+    trouble = f"containerd's configuration was not looked at: there is no {said.of('missing')[0]}"
+    cure = "look where NODE has it (--data-dir), and that nothing of Kata is in it"
+    return replace(said, trouble=trouble, cure=cure)
 
 
 def _task(node: Object, manner: Manner, deed: str) -> Task:

@@ -1,41 +1,34 @@
 """Take Kata off a cluster, also where the chart forgets nodes, and show that nothing of it is left.
 
-Order: what lets pods come (labels, RuntimeClasses), Helm's release, each node's files, each runtime that
-had read them, and then a fresh look at every node.
+Order: the RuntimeClasses, so that no pod comes any more; Helm's release; each node's files, when the pods of
+kata-deploy have ended there; each runtime that had read them; labels, which kata-deploy looks for while it
+cleans; and then a fresh look at everything. What another release has installed stays.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
-from nestvirt.errors import ConnectionFailed
-from nestvirt.kata import cleaning, pods
+from nestvirt.errors import ChangeRejected, ConnectionFailed
+from nestvirt.kata import belongings, cleaning, pods
 from nestvirt.kata.answers import Untrusted
-from nestvirt.kata.api import Object, at, name_of
+from nestvirt.kata.api import Object, Query, at, name_of
+from nestvirt.kata.belongings import DAEMONSET, NAMESPACED, Owner
 from nestvirt.kata.cleaning import Said
 from nestvirt.kata.helm import Helm
-from nestvirt.kata.install_plan import CAPABLE
 from nestvirt.kata.kube import Kube
-from nestvirt.kata.node_checks import some
+from nestvirt.kata.node_checks import is_ready, some
 from nestvirt.kata.pods import Outcome, Task, Tell
 from nestvirt.kata.preflight import named, ordered
-from nestvirt.kata.rollout import LABEL, PATIENCE
+from nestvirt.kata.rollout import PATIENCE
 from nestvirt.kata.stopping import stopped
 from nestvirt.model import Finding, Layer, Report, Status
 from nestvirt.printable import printable
 
 CHECK = "cluster-clean"
-OWN_LABELS = re.compile(rf"{re.escape(LABEL)}|{re.escape(CAPABLE)}|kata-deploy\.katacontainers\.io/.+")
-"""Labels of nodes that kata-deploy or nestvirt has put there."""
-OWNER = "meta.helm.sh/release-name"
-"""Helm's annotation of what it has made."""
-PARTS = ("kata-deploy", "kata-monitor")
-"""How the names of the chart's own objects begin."""
-NAMESPACED = ("daemonsets", "jobs", "configmaps", "serviceaccounts", "roles", "rolebindings")
-GLOBAL = ("clusterrolebindings", "clusterroles")
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,22 @@ class Work:
         namespace = self.helm.namespace
         return pods.run(self.patient, tasks, namespace=namespace, timeout=self.timeout, tell=self.tell)
 
+    def ready(self, names: Sequence[str]) -> set[str]:
+        """Wait until nodes are ready; the names of those that are not within the timeout."""
+        late = set(names)
+        with closing(self.patient.watches([Query("nodes")], timeout=self.timeout)) as changes:
+            for _, _, node in changes:
+                if node and name_of(node) in names:
+                    (late.discard if is_ready(node) else late.add)(name_of(node))
+                if not late:
+                    break
+        return late
+
+    @property
+    def owner(self) -> Owner:
+        """Whose objects are removed."""
+        return self.helm.release, self.helm.namespace
+
 
 @dataclass(frozen=True)
 class There:
@@ -77,6 +86,11 @@ class There:
         labels: node to those of its labels that are ours or kata-deploy's.
         users: pods that run under those RuntimeClasses, by RuntimeClass.
         nodes: all of the cluster.
+        parts: kind to the names of the release's own objects, and of those that its hooks have left.
+        elsewhere: who else has installed kata-deploy into the same places of the nodes.
+        beside: the DaemonSets of installations with a suffix, which stay.
+        pending: since when a Helm is at work on the release; empty where none is.
+        suffix: that of the release itself.
     """
 
     release: str
@@ -85,6 +99,11 @@ class There:
     labels: Mapping[str, tuple[str, ...]]
     users: Mapping[str, tuple[str, ...]]
     nodes: tuple[Object, ...]
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: tuple[Owner, ...] = ()
+    beside: tuple[str, ...] = ()
+    pending: str = ""
+    suffix: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -92,6 +111,7 @@ class There:
         names = some([name_of(node) for node in self.nodes])
         found = [f"uninstall {self.release}"] if self.release else []
         found += [f"delete the RuntimeClass {name}" for name in self.classes]
+        found += [f"delete the {kind} {', '.join(names)}" for kind, names in self.parts.items()]
         found += [f"take off {node}: the label {', '.join(keys)}" for node, keys in self.labels.items()]
         return [
             *found,
@@ -107,7 +127,7 @@ def uninstall(work: Work, *, consent: Callable[[Sequence[str]], None], force: bo
 
     Args:
         consent: called with what would be removed; raises where the user declines.
-        force: go on although pods run under its RuntimeClasses.
+        force: go on although pods run under its RuntimeClasses, or a Helm is at work on the release.
         dry_run: say what would be removed, and look at no node.
 
     Raises:
@@ -115,12 +135,16 @@ def uninstall(work: Work, *, consent: Callable[[Sequence[str]], None], force: bo
     """
     with stopped("nothing was changed", "run it again"):
         there = look(work, work.kube)
-        blockers = () if force else _in_use(there)
+        blockers = (*_not_ours(there), *(() if force else (*_pending(there), *_in_use(there))))
         if blockers:
             return Report(work.target, blockers, goal=None, blockers=blockers)
         if dry_run:
             return Report(work.target, _unasked(there), goal=None, remains=tuple(there.lines), planned=True)
         consent(there.lines)
+        users = {} if force else _users(work.patient.list("pods", namespace="*"), there.classes)
+        blockers = _in_use(replace(there, users=users))  # whoever came while the user was being asked
+        if blockers:
+            return Report(work.target, blockers, goal=None, blockers=blockers)
     with stopped("what was removed so far stays removed", "run kata-uninstall again: it goes on from there"):
         findings = remove_all(work, there)
     return Report(work.target, tuple(findings), goal=None, summary="nothing of Kata is left")
@@ -131,20 +155,28 @@ def remove_all(work: Work, seen: There | None = None) -> list[Finding]:
 
     Args:
         seen: what there is, where that was read already.
+
+    Raises:
+        ChangeRejected: the nodes have another installation's files.
+        ConnectionFailed: pods of kata-deploy do not end.
     """
     there = seen or look(work, work.patient)
+    for finding in _not_ours(there):
+        raise ChangeRejected("nothing was removed", evidence=finding.evidence, cure=finding.cure)
+    if there.classes:
+        work.patient.delete("runtimeclasses", names=there.classes)
     if there.release:
         _uninstall(work)
-    _delete_parts(work)
+    _delete_parts(work, there.nodes)
     said = cleaning.clean_nodes(
-        there.nodes, cleaning.Manner(work.ask, work.tell, work.image, there.distribution)
+        there.nodes, cleaning.Manner(work.ask, work.ready, work.tell, work.image, there.distribution)
     )
     for node in work.patient.list("nodes"):  # kata-deploy looks for its own label while it cleans
-        keys = _own_labels(node)
+        keys = belongings.own_labels(node, shared=bool(there.beside))
         if keys:
             work.tell("taking off", f"the labels of {name_of(node)}")
             work.patient.label("nodes", name_of(node), dict.fromkeys(keys))
-    return _judged(look(work, work.patient), _parts(work.patient, work.helm.namespace), said)
+    return _judged(look(work, work.patient), said)
 
 
 # --- looking
@@ -157,8 +189,10 @@ def look(work: Work, kube: Kube) -> There:
     history, nodes = helm.history(), tuple(kube.list("nodes"))
     latest = history[-1] if history else None
     values = helm.values() if latest else {}
-    classes = _classes(kube, work.helm.release)
-    labels = {name_of(node): _own_labels(node) for node in nodes}
+    listed = belongings.listed(kube, work.helm.namespace)
+    elsewhere, beside = belongings.others(listed, work.owner)
+    classes = belongings.classes(kube, work.owner)
+    labels = {name_of(node): belongings.own_labels(node, shared=bool(beside)) for node in nodes}
     return There(
         f"the release {work.helm.release} (Kata {latest.chart}, {latest.status})" if latest else "",
         printable(str(values.get("k8sDistribution") or ""), 20),
@@ -166,23 +200,11 @@ def look(work: Work, kube: Kube) -> There:
         {node: keys for node, keys in labels.items() if keys},
         _users(kube.list("pods", namespace="*"), classes),
         nodes,
-    )
-
-
-def _classes(kube: Kube, release: str) -> tuple[str, ...]:
-    return tuple(sorted(name_of(o) for o in kube.list("runtimeclasses") if _is_katas(o, release)))
-
-
-def _is_katas(found: Object, release: str) -> bool:
-    """Of this release, or of none: kata-deploy's own have no owner."""
-    handler, owner = str(found.get("handler") or ""), at(found, "metadata", "annotations", OWNER)
-    return bool(re.match(r"kata(-|$)", handler)) and owner in (None, release)
-
-
-def _own_labels(node: Object) -> tuple[str, ...]:
-    labels = at(node, "metadata", "labels")
-    return (
-        tuple(sorted(key for key in labels if OWN_LABELS.fullmatch(key))) if isinstance(labels, dict) else ()
+        belongings.parts(listed, work.owner),
+        elsewhere,
+        beside,
+        latest.since if latest and latest.status.startswith("pending-") else "",
+        printable(str(at(values, "env", "multiInstallSuffix") or ""), 40),
     )
 
 
@@ -196,15 +218,40 @@ def _users(all_pods: Sequence[Object], classes: Sequence[str]) -> dict[str, tupl
     return {name: tuple(users) for name, users in found.items()}
 
 
-def _parts(kube: Kube, namespace: str) -> dict[str, tuple[str, ...]]:
-    """The chart's own objects; once the release is gone, what its hooks or a killed Helm have left."""
-    found = {kind: kube.list(kind, namespace=namespace) for kind in NAMESPACED}
-    found |= {kind: kube.list(kind) for kind in GLOBAL}
-    named_so = {
-        kind: tuple(sorted(name_of(o) for o in objects if name_of(o).startswith(PARTS)))
-        for kind, objects in found.items()
-    }
-    return {kind: names for kind, names in named_so.items() if names}
+def _not_ours(there: There) -> tuple[Finding, ...]:
+    """What no --force goes over: the files on the nodes are another installation's."""
+    found = [
+        (
+            f"kata-deploy is installed {_placed(owner)}, and not where it was asked for",
+            f"name that one: nestvirt kata-uninstall -n {owner[1]}"
+            + (f" --release {owner[0]}" if owner[0] else ""),
+        )
+        for owner in there.elsewhere
+    ]
+    if there.suffix:
+        found.append(
+            (
+                f"the release is one beside another, with the suffix {there.suffix}",
+                "nestvirt looks after the one without a suffix; take this one away by itself: helm uninstall",
+            )
+        )
+    return tuple(
+        Finding("cluster-release", Layer.CLUSTER, Status.FAIL, printable(words, 300), printable(cure, 300))
+        for words, cure in found
+    )
+
+
+def _placed(owner: Owner) -> str:
+    return f"in the namespace {owner[1]}" + (f" as the release {owner[0]}" if owner[0] else "")
+
+
+def _pending(there: There) -> tuple[Finding, ...]:
+    """A Helm that is at work, and would go on making what is removed here."""
+    if not there.pending:
+        return ()
+    evidence = f"{there.release} since {there.pending}: a Helm is at work on it, or was killed there"
+    cure = "wait for it; where no Helm is at work, run it again with --force"
+    return (Finding("cluster-release", Layer.CLUSTER, Status.FAIL, evidence, cure),)
 
 
 def _in_use(there: There) -> tuple[Finding, ...]:
@@ -245,16 +292,45 @@ def _uninstall(work: Work) -> None:
             return
 
 
-def _delete_parts(work: Work) -> None:
-    """What Helm leaves: objects that it keeps, those of hooks, RuntimeClasses that kata-deploy has made."""
+def _delete_parts(work: Work, nodes: Sequence[Object]) -> None:
+    """What Helm leaves: objects that it keeps, those of hooks, RuntimeClasses that kata-deploy has made.
+
+    Raises:
+        ConnectionFailed: see _wait_for_pods.
+    """
     kube, namespace = work.patient, work.helm.namespace
-    for kind, names in _parts(kube, namespace).items():
+    parts = belongings.parts(belongings.listed(kube, namespace), work.owner)
+    for kind, names in parts.items():
         kube.delete(kind, names=names, namespace=namespace if kind in NAMESPACED else None)
-    classes = _classes(kube, work.helm.release)
+    for job in parts.get("jobs", ()):  # the API server lets go of a Job's pods, and does not delete them
+        kube.delete("pods", selector=f"job-name={job}", namespace=namespace)
+    classes = belongings.classes(kube, work.owner)
     if classes:
         kube.delete("runtimeclasses", names=classes)
+    selectors = [f"name={DAEMONSET}", *(f"job-name={job}" for job in parts.get("jobs", ()))]
+    _wait_for_pods(work, selectors, {name_of(node) for node in nodes if is_ready(node)})
+
+
+def _wait_for_pods(work: Work, selectors: Sequence[str], ready: set[str]) -> None:
+    """Two must not work on one node's files; on a node that is not ready no pod ends, and none is cleaned.
+
+    Raises:
+        ConnectionFailed: some are still there after the timeout.
+    """
+    kube, namespace = work.patient, work.helm.namespace
     work.tell("waiting for", "kata-deploy's pods to end")
-    kube.wait_gone("pods", namespace=namespace, selector="name=kata-deploy", timeout=work.timeout)
+    for selector in selectors:
+        found = kube.list("pods", namespace=namespace, selector=selector)
+        names = frozenset(name_of(pod) for pod in found if at(pod, "spec", "nodeName") in ready)
+        left = names and kube.wait_gone(
+            "pods", namespace=namespace, selector=selector, names=names, timeout=work.timeout
+        )
+        if left:
+            raise ConnectionFailed(
+                f"{len(left)} pods of kata-deploy have not ended within {work.timeout:.0f} s",
+                evidence=", ".join(sorted(left)[:5]),
+                cure=f"see what holds them: kubectl describe pod -n {namespace} {min(left)}",
+            )
 
 
 # --- proving
@@ -264,15 +340,17 @@ def _finding(subject: str, status: Status, evidence: str, cure: str = "") -> Fin
     return Finding(CHECK, Layer.CLUSTER, status, evidence, cure, subject=subject)
 
 
-def _judged(there: There, parts: Mapping[str, tuple[str, ...]], said: Mapping[str, Said]) -> list[Finding]:
+def _judged(there: There, said: Mapping[str, Said]) -> list[Finding]:
     left = [there.release] if there.release else []
     left += [f"RuntimeClass {name}" for name in there.classes]
-    left += [f"{kind} {', '.join(names)}" for kind, names in parts.items()]
+    left += [f"{kind} {', '.join(names)}" for kind, names in there.parts.items()]
+    left += [f"kata-deploy {_placed(owner)}" for owner in there.elsewhere]
     again = "run kata-uninstall again"
+    stays = f"; not its own, and left alone: {', '.join(there.beside)}" if there.beside else ""
     whole = (
         _finding("", Status.FAIL, f"left in the cluster: {'; '.join(left)}", again)
         if left
-        else _finding("", Status.PASS, "no release, no RuntimeClass and no object of kata-deploy")
+        else _finding("", Status.PASS, f"no release, no RuntimeClass and no object of kata-deploy{stays}")
     )
     found = [_of_node(name_of(node), said.get(name_of(node)), there) for node in there.nodes]
     return ordered(named([whole, *found]))
@@ -283,7 +361,7 @@ def _of_node(node: str, said: Said | None, there: There) -> Finding:
     if said is None:
         cure = "bring NODE back, and run kata-uninstall again"
         return _finding(node, Status.UNKNOWN, "not looked at: the node is not ready", cure)
-    if said.trouble:
+    if said.trouble and not said.of("left"):
         return _finding(node, Status.UNKNOWN, said.trouble, said.cure)
     if not said.clean or labels:
         left = [*said.of("left"), *(f"the label {key}" for key in labels), *said.of("failed")]
@@ -291,5 +369,6 @@ def _of_node(node: str, said: Said | None, there: There) -> Finding:
         return _finding(
             node, Status.FAIL, "; ".join(left), "look at it on NODE, and run kata-uninstall again"
         )
+    missing = f"; there is no {', '.join(said.of('missing'))}" if said.of("missing") else ""
     kept = f"; kept, for it may be somebody's own: {', '.join(said.of('kept'))}" if said.of("kept") else ""
-    return _finding(node, Status.PASS, f"no file, no configuration and no label of Kata{kept}")
+    return _finding(node, Status.PASS, f"no file, no configuration and no label of Kata{missing}{kept}")

@@ -92,6 +92,16 @@ def test_what_is_in_use_is_named(cluster: Cluster) -> None:
     assert_gone(cluster, [node])
 
 
+def test_another_namespaces_kata_is_not_touched(cluster: Cluster) -> None:
+    cluster.add("worker-1")
+    cluster.install("4.1.0")
+    before = everything(cluster)
+    refused = run(cluster, "kata-uninstall", "--yes", "-o", "json", "--force", "-n", "default")
+    assert refused.code == 1
+    assert "-n kube-system --release kata-deploy" in refused.found("cluster-release", "fail")[0]["cure"]
+    assert everything(cluster) == before
+
+
 def test_a_release_that_is_half_gone(cluster: Cluster) -> None:
     """Stopped while Helm was at work; and then Helm's own record is lost, too."""
     nodes = [cluster.add("worker-1"), cluster.add("worker-2")]

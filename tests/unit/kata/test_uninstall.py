@@ -23,37 +23,6 @@ def labelled(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}}
 
 
-@pytest.mark.parametrize(
-    ("handler", "owner", "ours"),
-    [
-        ("kata-qemu", "kata-deploy", True),
-        ("kata-qemu", None, True),
-        ("kata", None, True),
-        ("kata-qemu", "another", False),
-        ("katana", None, False),
-        ("runsc", "kata-deploy", False),
-    ],
-)
-def test_which_runtimeclasses_are_katas(handler: str, owner: str | None, ours: bool) -> None:
-    meta = {"name": "x", "annotations": {uninstall.OWNER: owner} if owner else {}}
-    assert uninstall._is_katas({"handler": handler, "metadata": meta}, "kata-deploy") is ours
-
-
-def test_which_labels_are_taken_off() -> None:
-    labels = {
-        "katacontainers.io/kata-runtime": "false",
-        "kata-deploy.katacontainers.io/default": "true",
-        "nestvirt.io/kvm": "works",
-        "katacontainers.io/mine": "x",
-        "kubernetes.io/os": "linux",
-    }
-    assert uninstall._own_labels(labelled("a", **labels)) == (
-        "kata-deploy.katacontainers.io/default",
-        "katacontainers.io/kata-runtime",
-        "nestvirt.io/kvm",
-    )
-
-
 def pod(name: str, runtime_class: str, phase: str = "Running", **labels: str) -> dict[str, Any]:
     meta = {"name": name, "namespace": "default", "labels": labels}
     return {"metadata": meta, "spec": {"runtimeClassName": runtime_class}, "status": {"phase": phase}}
@@ -79,56 +48,59 @@ def there(**given: Any) -> There:
     return There(**{**usual, "nodes": (labelled("worker-1"),), **given})
 
 
-LEFT: dict[str, tuple[There, dict[str, tuple[str, ...]], dict[str, Said], list[tuple[str, Status]]]] = {
-    "nothing": (there(), {}, {"worker-1": CLEAN}, [("", Status.PASS), ("worker-1", Status.PASS)]),
+LEFT: dict[str, tuple[There, dict[str, Said], list[tuple[str, Status]]]] = {
+    "nothing": (there(), {"worker-1": CLEAN}, [("", Status.PASS), ("worker-1", Status.PASS)]),
     "a class": (
         there(classes=("kata-qemu",)),
-        {},
         {"worker-1": CLEAN},
         [("", Status.FAIL), ("worker-1", Status.PASS)],
     ),
     "a hook's object": (
-        there(),
-        {"jobs": ("kata-deploy-cleanup",)},
+        there(parts={"jobs": ("kata-deploy-cleanup",)}),
         {"worker-1": CLEAN},
         [("", Status.FAIL), ("worker-1", Status.PASS)],
     ),
     "a file": (
         there(),
-        {},
         {"worker-1": Said({"left": ("/opt/kata",)})},
         [("", Status.PASS), ("worker-1", Status.FAIL)],
     ),
     "a label": (
         there(labels={"worker-1": ("nestvirt.io/kvm",)}),
-        {},
         {"worker-1": CLEAN},
         [("", Status.PASS), ("worker-1", Status.FAIL)],
     ),
     "a restart": (
         there(),
-        {},
         {"worker-1": Said({"restart": ("owed",)})},
         [("", Status.PASS), ("worker-1", Status.FAIL)],
     ),
     "no pod there": (
         there(),
-        {},
         {"worker-1": Said(trouble="image pull", cure="--image")},
         [("", Status.PASS), ("worker-1", Status.UNKNOWN)],
     ),
-    "not ready": (there(), {}, {}, [("", Status.PASS), ("worker-1", Status.UNKNOWN)]),
+    "another's": (
+        there(elsewhere=(("other", "default"),)),
+        {"worker-1": CLEAN},
+        [("", Status.FAIL), ("worker-1", Status.PASS)],
+    ),
+    "a file, and a folder that was not seen": (
+        there(),
+        {"worker-1": Said({"left": ("/opt/kata",)}, trouble="not looked at", cure="look")},
+        [("", Status.PASS), ("worker-1", Status.FAIL)],
+    ),
+    "not ready": (there(), {}, [("", Status.PASS), ("worker-1", Status.UNKNOWN)]),
 }
 
 
-@pytest.mark.parametrize(("seen", "parts", "said", "expected"), LEFT.values(), ids=LEFT)
+@pytest.mark.parametrize(("seen", "said", "expected"), LEFT.values(), ids=LEFT)
 def test_what_is_left_is_named(
     seen: There,
-    parts: dict[str, tuple[str, ...]],
     said: dict[str, Said],
     expected: list[tuple[str, Status]],
 ) -> None:
-    found = uninstall._judged(seen, parts, said)
+    found = uninstall._judged(seen, said)
     assert {f.check for f in found} == {"cluster-clean"}
     assert [(f.subject, f.status) for f in found] == expected
     assert all(f.cure and "NODE" not in f.cure for f in found if f.ill)
