@@ -89,7 +89,7 @@ def kata_install(config: str, output: str, quiet: bool, **options: Any) -> int:
 
 def _run(config: Any, output: str, progress: Progress, options: dict[str, Any]) -> int:
     from nestvirt.cli.kata_consent import ask
-    from nestvirt.kata import chart, install, uninstall
+    from nestvirt.kata import changing, chart, install, uninstall
     from nestvirt.kata.helm import Helm, Source
     from nestvirt.kata.install_plan import Planned
 
@@ -101,8 +101,8 @@ def _run(config: Any, output: str, progress: Progress, options: dict[str, Any]) 
     def consent(planned: Planned) -> None:
         ask(target, planned.lines, progress, yes=options["yes"], question="Do it?")
 
-    session = install.Session(kube, helm, target, progress.tell, lambda: uninstall.remove_all(work))
-    wanted = install.Wanted(
+    session = changing.Session(kube, helm, target, progress.tell, lambda: uninstall.remove_all(work))
+    wanted = changing.Wanted(
         config=config,
         source=Source(options["chart"] or chart.CHART, config.version, options["plain_http"]),
         image=options["image"],

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from typing import Any
 from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, MissingExtra, SettingsError
 from nestvirt.guest.channel import Completed, clipped
 from nestvirt.kata import helmwords
-from nestvirt.kata.answers import Untrusted
-from nestvirt.kata.kube import PAUSE, Kube
+from nestvirt.kata.kube import Kube, Waiting
 from nestvirt.printable import printable
 
 CHART_NAME = "kata-deploy"
@@ -33,7 +31,7 @@ ANSWER_LIMIT = 16 << 20
 STOPPING = 60.0
 """Seconds that Helm gets to write down that it was stopped."""
 
-DEPLOYED, SUPERSEDED = "deployed", "superseded"
+DEPLOYED, FAILED, SUPERSEDED = "deployed", "failed", "superseded"
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback", "uninstalling")
 
 
@@ -123,17 +121,18 @@ class Helm:
         read = _json(done.stdout) if done else {}
         return read if isinstance(read, dict) else {}
 
-    def rendered(self, chart: Path, values: str, *, pending: bool = False) -> str:
+    def rendered(self, chart: Path, values: str, *, force: bool = False, pending: bool = False) -> str:
         """What an upgrade would make, as this cluster's API server sees it; nothing is changed.
 
         Args:
+            force: as for the upgrade: without it, Helm refuses what the upgrade would take over.
             pending: the release is, so that Helm refuses even to try: it renders without the cluster then.
         """
         if pending:
             alone = ("template", self.release, str(chart), "--values", "-")
             return self._checked(self._attempt(*alone, stdin=values)).stdout.decode(errors="replace")
         words = ("--dry-run=server", "--output", "json")
-        done = self._checked(self._attempt(*self._upgrade(chart), *words, stdin=values))
+        done = self._checked(self._attempt(*self._upgrade(chart, force), *words, stdin=values))
         read = _json(done.stdout)
         manifest = read.get("manifest") if isinstance(read, dict) else None
         if not isinstance(manifest, str):
@@ -153,21 +152,21 @@ class Helm:
             Busy: another Helm is at work on it.
             ChangeRejected: the chart or an object was refused.
         """
-        forced = ["--take-ownership", *(["--force-conflicts"] if self.major > 3 else [])] if force else []
-        self._checked(self._attempt(*self._upgrade(chart), *forced, stdin=values))
+        self._checked(self._attempt(*self._upgrade(chart, force), stdin=values))
 
-    def _upgrade(self, chart: Path) -> list[str]:
+    def _upgrade(self, chart: Path, force: bool) -> list[str]:
+        forced = ["--take-ownership", *(["--force-conflicts"] if self.major > 3 else [])] if force else []
         # Without --reset-values Helm 3 and 4 differ in what of the former values they keep.
-        return ["upgrade", self.release, str(chart), "--install", "--reset-values", "--values", "-"]
+        return ["upgrade", self.release, str(chart), "--install", "--reset-values", "--values", "-", *forced]
 
     def rollback(self, revision: int) -> None:
-        """Go back to a revision."""
-        self._checked(self._attempt("rollback", self.release, str(revision)))
+        """Go back to a revision; again while nobody answers, for as long as the cluster is patient."""
+        self._checked(self._patiently("rollback", self.release, str(revision)))
 
     def uninstall(self) -> None:
         """Remove the release; its hooks are waited for. A release that is not there is fine."""
         words = ("--ignore-not-found", "--timeout", f"{self.timeout:.0f}s")
-        self._checked(self._attempt("uninstall", self.release, *words, longer=30.0))
+        self._checked(self._patiently("uninstall", self.release, *words, longer=30.0))
 
     def forget(self, revision: Revision) -> None:
         """Take back a revision that a killed Helm left pending; what it has made is found by the next one."""
@@ -178,18 +177,24 @@ class Helm:
     # --- the program
 
     def _read(self, *words: str) -> Completed | None:
-        """An answer; None where there is no such release. Asked again for as long as the cluster is."""
+        """An answer; None where there is no such release."""
+        done = self._patiently(*words)
+        if done.code and "release: not found" in done.stderr.decode(errors="replace"):
+            return None
+        return self._checked(done)
+
+    def _patiently(self, *words: str, longer: float = 0.0) -> Completed:
+        """Run a command to its end; again while nobody answers it and there is patience left."""
+        waiting = Waiting(self.kube.patience)
         while True:
-            done = self._attempt(*words)
-            if done.code and "release: not found" in done.stderr.decode(errors="replace"):
-                return None
             try:
-                return self._checked(done)
+                done = self._attempt(*words, longer=longer)
+                error = helmwords.cluster_error(done.stderr, place=self.kube.place) if done.code else None
+                if not isinstance(error, ConnectionFailed):
+                    return done
+                raise error
             except ConnectionFailed as error:
-                patience = (self.kube.until or 0.0) - time.monotonic()
-                if isinstance(error, Untrusted) or patience <= PAUSE:
-                    raise
-                time.sleep(PAUSE)
+                waiting.pause(error)
 
     def _attempt(self, *words: str, stdin: str = "", longer: float = 0.0) -> Completed:
         command = [self.program, *words, "--namespace", self.namespace, *self.kube.helm_words()]

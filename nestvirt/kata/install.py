@@ -6,88 +6,18 @@ uninstalled, and nothing has to be known of it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from nestvirt.errors import ChangeRejected, ConnectionFailed, Error
-from nestvirt.kata import chart, helm, install_plan, node_checks, preflight, rollout, validate
-from nestvirt.kata.answers import Untrusted
+from nestvirt.errors import ChangeRejected
+from nestvirt.kata import changing, chart, helm, install_plan, node_checks, preflight, rollout, validate
 from nestvirt.kata.api import Object, at, name_of
-from nestvirt.kata.config import KataConfig
-from nestvirt.kata.helm import Helm, Revision, Source
-from nestvirt.kata.install_plan import CAPABLE, WORKS, Live, Nodes, Planned
-from nestvirt.kata.kube import Kube
-from nestvirt.kata.node_checks import some
-from nestvirt.kata.pods import Tell
+from nestvirt.kata.changing import ILL, Look, Session, Wanted
+from nestvirt.kata.install_plan import Live, Nodes, Planned
 from nestvirt.kata.preflight import ordered
 from nestvirt.kata.stopping import stopped
 from nestvirt.model import Finding, Layer, Report, Status
-
-BACK = ("what was there before is back: Kata is not what the configuration says",)
-ILL = (Status.FAIL, Status.UNKNOWN)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user wants, and how.
-
-    Attributes:
-        image: of the short pods.
-        timeout: seconds for each wait.
-        only_capable: install on the nodes that can, and leave the others out.
-        force: take over what is not the release's, and a release that was left pending.
-        atomic: put back what was there where anything fails.
-        consent: called with the plan; raises where the user declines.
-    """
-
-    config: KataConfig
-    source: Source
-    image: str
-    timeout: float
-    consent: Callable[[Planned], None]
-    only_capable: bool = False
-    force: bool = False
-    atomic: bool = False
-
-
-@dataclass(frozen=True)
-class Session:
-    """One cluster, and its release.
-
-    Attributes:
-        target: what the report calls the cluster.
-        put_back: removes the release and what it has left on the nodes, for where there was none before.
-    """
-
-    kube: Kube
-    helm: Helm
-    target: str
-    tell: Tell
-    put_back: Callable[[], Sequence[Finding]]
-
-
-@dataclass(frozen=True)
-class Look:
-    """What is there before anything is done.
-
-    Attributes:
-        nodes: those that the configuration selects.
-        distribution: what they are.
-        findings: of the cluster as a whole.
-    """
-
-    nodes: tuple[Object, ...]
-    distribution: str
-    live: Live
-    findings: tuple[Finding, ...]
-
-    @property
-    def blocked(self) -> bool:
-        """Whether something stands against it already."""
-        return any(f.status is Status.FAIL for f in self.findings)
-
 
 # --- the three things that can be asked for
 
@@ -111,7 +41,11 @@ def install(session: Session, wanted: Wanted) -> Report:
             planned = install_plan.plan(wanted.config, look.live, rendered, nodes)
             if not planned.empty:
                 wanted.consent(planned)
-                findings += _carry_out(session, wanted, look, planned, nodes, path)
+                ill, remains = changing.carry_out(session, wanted, look, planned, nodes, path)
+                if any(f.status in ILL for f in ill):
+                    found = tuple(ordered([*findings, *ill]))
+                    return Report(session.target, found, planned.changes, goal=None, remains=remains)
+                findings += ill
     return _prove(session, wanted, look, planned, nodes, findings)
 
 
@@ -140,7 +74,7 @@ def preflight_only(session: Session, wanted: Wanted) -> Report:
     with helm.fetched(wanted.source, program=session.helm.program) as path:
         rendered = _rendered(session, wanted, look, path)
     nodes, findings = ask_nodes(session, replace(wanted, only_capable=False), look, rendered)
-    summary = f"Kata can run on {some(nodes.targets)}"
+    summary = preflight.summary(findings, nodes.targets)
     return Report(session.target, tuple(findings), goal=None, summary=summary)
 
 
@@ -151,16 +85,18 @@ def look_around(session: Session, wanted: Wanted) -> Look:
     """Nodes, release, RuntimeClasses, and the pods that use them; what stands against the installation."""
     kube, config = session.kube, wanted.config
     session.tell("reading", "the nodes and the release")
-    selector = ",".join(f"{key}={value}" for key, value in config.node_selector)
-    nodes = tuple(kube.list("nodes", selector=selector))
+    everywhere = tuple(kube.list("nodes"))
+    selects = dict(config.node_selector).items()
+    nodes = tuple(n for n in everywhere if selects <= (at(n, "metadata", "labels") or {}).items())
     if not nodes:
+        selector = ",".join(f"{key}={value}" for key, value in selects)
         where = f"with {selector}" if selector else "in this cluster"
         raise ChangeRejected(f"there is no node {where}", cure="see: kubectl get nodes --show-labels")
     kubelets = {name_of(n): str(at(n, "status", "nodeInfo", "kubeletVersion") or "") for n in nodes}
     distribution, finding = chart.judge_distribution(config, kubelets)
     live = read_live(session)
     findings = (finding, install_plan.judge_release(live, force=wanted.force))
-    return Look(nodes, distribution, live, findings)
+    return Look(nodes, distribution, live, findings, everywhere)
 
 
 def read_live(session: Session) -> Live:
@@ -169,7 +105,8 @@ def read_live(session: Session) -> Live:
     history = tuple(session.helm.history())
     manifest = session.helm.manifest() if history else ""
     users: dict[str, list[str]] = {}
-    for pod in kube.list("pods", namespace="*"):
+    everyones = kube.list("pods", namespace="*")
+    for pod in everyones:
         name, meta = at(pod, "spec", "runtimeClassName"), pod["metadata"]
         if isinstance(name, str) and at(pod, "status", "phase") not in ("Succeeded", "Failed"):
             users.setdefault(name, []).append(f"{meta.get('namespace')}/{meta.get('name')}")
@@ -178,20 +115,26 @@ def read_live(session: Session) -> Live:
     there = daemonset is not None and kube.get(
         "daemonsets", name_of(daemonset), namespace=session.helm.namespace
     )
-    classes = frozenset(name_of(found) for found in kube.list("runtimeclasses"))
-    return Live(history, objects, classes, bool(there), {k: tuple(v) for k, v in users.items()})
-
-
-def _values(wanted: Wanted, look: Look) -> str:
-    selector = {CAPABLE: WORKS} if wanted.only_capable else None
-    return chart.to_yaml(chart.values(wanted.config, look.distribution, selector=selector))
+    classes = kube.list("runtimeclasses")
+    katas = [o for o in classes if str(o.get("handler") or "").partition("-")[0] == "kata"]
+    deployers = [pod for pod in everyones if rollout.is_deployer(pod, session.helm.namespace)]
+    return Live(
+        history,
+        objects,
+        frozenset(map(name_of, classes)),
+        bool(there),
+        {name: tuple(pods) for name, pods in users.items()},
+        tuple(katas),
+        frozenset(str(at(pod, "metadata", "uid")) for pod in deployers),
+    )
 
 
 def _rendered(session: Session, wanted: Wanted, look: Look, path: Path) -> list[Object]:
     session.tell("rendering", f"the chart {wanted.config.version}")
     latest = look.live.latest
     pending = latest is not None and latest.status in helm.PENDING
-    made = helm.objects(session.helm.rendered(path, _values(wanted, look), pending=pending))
+    values = changing.values_of(wanted, look)
+    made = helm.objects(session.helm.rendered(path, values, force=wanted.force, pending=pending))
     install_plan.refuse_other_classes(wanted.config, made)
     return made
 
@@ -212,19 +155,27 @@ def ask_nodes(
     manner = preflight.Manner(session.helm.namespace, wanted.image, wanted.timeout, session.tell)
     found, nested = preflight.preflight(session.kube, asked, wanted.config, look.distribution, manner)
     capable = preflight.capable(found, asked)
+    incapable = preflight.incapable(found)
     if wanted.only_capable and capable:
         found = [_left(f, capable) for f in found]
-    nodes = install_plan.chosen(reached, look.nodes, capable if wanted.only_capable else None)
+    chosen = capable if wanted.only_capable else None
+    nodes = install_plan.chosen(reached, look.nodes, chosen, incapable)
     warnings = chart.warnings(wanted.config, nested=nested)
-    return nodes, ordered([*look.findings, *warnings, *found, *_beyond(nodes)])
+    return nodes, ordered([*look.findings, *warnings, *found, *_beyond(reached)])
 
 
 def _beyond(nodes: Nodes) -> list[Finding]:
-    """The nodes that kata-deploy does not go to at all."""
-    return [
-        _of_node("cluster-daemonset", name, Status.SKIP, f"kata-deploy does not go there: {why}")
+    """The nodes that kata-deploy does not go to at all; where it goes to none, that is a failure."""
+    check, cure = (
+        "cluster-daemonset",
+        "let it go to some: see the taints and labels, and nodeSelector of the configuration",
+    )
+    none = Finding(check, Layer.CLUSTER, Status.FAIL, "kata-deploy goes to no node", cure)
+    skipped = [
+        _of_node(check, name, Status.SKIP, f"kata-deploy does not go there: {why}")
         for name, why in nodes.beyond.items()
     ]
+    return skipped if nodes.targets else [none, *skipped]
 
 
 def _left(finding: Finding, capable: Sequence[str]) -> Finding:
@@ -250,108 +201,14 @@ def _left_out(wanted: Wanted, findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-# --- doing
-
-
-def _carry_out(
-    session: Session, wanted: Wanted, look: Look, planned: Planned, nodes: Nodes, path: Path
-) -> list[Finding]:
-    """Labels, Helm, rollout; the findings of what hangs."""
-    undone = "nestvirt kata-uninstall removes it; or run kata-install again"
-    kube = session.kube.patient(rollout.PATIENCE)
-    with stopped("the installation was under way; Helm has written down how far it got", undone):
-        try:
-            for name in nodes.label:
-                session.tell("labelling", name)
-                kube.label("nodes", name, {CAPABLE: WORKS})
-            if planned.helm:
-                upgrade(session, wanted, look, path)
-            for name in nodes.unlabel:
-                kube.label("nodes", name, {CAPABLE: None})
-            found = _wait(session, wanted, nodes) if planned.helm or nodes.label else []
-        except Error as error:
-            raise _after(session, wanted, look, error) from error
-        if wanted.atomic and any(f.status in ILL for f in found):
-            _put_back(session, look)
-    return found
-
-
-def upgrade(session: Session, wanted: Wanted, look: Look, path: Path) -> None:
-    """Let Helm do it; again while its API server goes away under it."""
-    before = look.live.latest
-    if before is not None and before.status in helm.PENDING:
-        session.helm.forget(before)  # judge_release has seen to it that the user wants that
-    session.tell("helm", f"upgrade --install {session.helm.release} ({wanted.config.version})")
-    deadline, tried = time.monotonic() + rollout.PATIENCE, False
-    while True:
-        try:
-            if not (tried and _was_done(session, before)):
-                session.helm.upgrade(path, _values(wanted, look), force=wanted.force)
-        except ConnectionFailed as error:
-            if isinstance(error, Untrusted) or time.monotonic() > deadline:
-                raise
-            session.tell("waiting for", f"the API server: {error.evidence}")
-            session.kube.patient(deadline - time.monotonic()).run("get", "--raw", "/readyz")
-            tried = True
-        else:
-            return
-
-
-def _was_done(session: Session, before: Revision | None) -> bool:
-    """Whether an attempt whose answer got lost was carried out; one that broke off is taken back."""
-    latest = next(iter(reversed(session.helm.history())), None)
-    if latest is None or (before is not None and latest.number <= before.number):
-        return False
-    if latest.status in helm.PENDING:
-        session.helm.forget(latest)
-    return latest.status == helm.DEPLOYED
-
-
-def _wait(session: Session, wanted: Wanted, nodes: Nodes) -> list[Finding]:
-    found = rollout.wait(
-        session.kube, session.helm.namespace, "kata-deploy", nodes.targets,
-        timeout=wanted.timeout, tell=session.tell,
-    )  # fmt: skip
-    return [f for f in found if f.status is not Status.PASS]
-
-
-def _after(session: Session, wanted: Wanted, look: Look, error: Error) -> Error:
-    """The same error, once what was there is back, or with the words of how to get there."""
-    if wanted.atomic:
-        _put_back(session, look)
-        error.message = f"{error.message}; what was there before is back"
-    else:
-        error.cure = f"{error.cure}; then run it again, or take it back: nestvirt kata-uninstall".lstrip("; ")
-    return error
-
-
-def _put_back(session: Session, look: Look) -> None:
-    """As it was before: the revision that was deployed, or no release at all."""
-    former = look.live.deployed
-    if former is None:
-        session.tell("putting back", "no release: uninstalling")
-        session.put_back()
-    else:
-        session.tell("putting back", f"revision {former.number}")
-        session.helm.rollback(former.number)
-    labelled = {name_of(n) for n in look.nodes if at(n, "metadata", "labels", CAPABLE) == WORKS}
-    kube = session.kube.patient(rollout.PATIENCE)
-    for node in kube.list("nodes", selector=f"{CAPABLE}={WORKS}"):
-        if name_of(node) not in labelled:
-            kube.label("nodes", name_of(node), {CAPABLE: None})
-
-
 # --- proving
 
 
 def _prove(
     session: Session, wanted: Wanted, look: Look, planned: Planned, nodes: Nodes, findings: Sequence[Finding]
 ) -> Report:
-    """The report, with the proof where the rollout came to its end."""
+    """The report with the proof, once the rollout has come to its end."""
     changes, names = planned.changes, chart.runtime_classes(wanted.config)
-    if any(f.status in ILL for f in findings):
-        remains = BACK if wanted.atomic else ()
-        return Report(session.target, tuple(ordered(findings)), changes, goal=None, remains=remains)
     undone = "kata-check proves it; nestvirt kata-uninstall removes it"
     with stopped("Kata is installed, and was not proved", undone):
         manner = validate.Manner(
@@ -366,12 +223,11 @@ def _prove(
         checked = validate.check(session.kube.patient(rollout.PATIENCE), manner)
         proved = list(checked.findings)
         failed = wanted.atomic and planned.helm and any(f.status is Status.FAIL for f in proved)
-        if failed:
-            _put_back(session, look)
+        back = changing.told(changing.put_back(session, wanted, look)) if failed else ()
     done = "nothing to do: " if planned.empty else ""
     summary = f"{done}{checked.summary}"
     merged = _merged(findings, proved)
-    remains = (*checked.remains, *(BACK if failed else ()))
+    remains = (*checked.remains, *back)
     return Report(session.target, merged, changes, goal=None, remains=remains, summary=summary)
 
 

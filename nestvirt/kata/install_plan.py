@@ -15,7 +15,7 @@ from nestvirt.kata import rollout
 from nestvirt.kata.api import Object, at, name_of
 from nestvirt.kata.chart import renders_runtime_classes, runtime_classes
 from nestvirt.kata.config import KataConfig
-from nestvirt.kata.helm import DEPLOYED, PENDING, Revision
+from nestvirt.kata.helm import DEPLOYED, FAILED, PENDING, Revision
 from nestvirt.model import Change, Finding, Layer, Status
 
 CAPABLE, WORKS = "nestvirt.io/kvm", "works"
@@ -32,6 +32,8 @@ class Live:
         classes: the RuntimeClasses of the cluster.
         has_daemonset: whether the DaemonSet itself is there.
         users: RuntimeClass to the pods that name it, as NAMESPACE/NAME.
+        katas: those of the RuntimeClasses whose handler is Kata's, whoever made them.
+        deployers: the uids of kata-deploy's pods.
     """
 
     history: tuple[Revision, ...]
@@ -39,6 +41,8 @@ class Live:
     classes: frozenset[str]
     has_daemonset: bool
     users: Mapping[str, tuple[str, ...]]
+    katas: tuple[Object, ...] = ()
+    deployers: frozenset[str] = frozenset()
 
     @property
     def latest(self) -> Revision | None:
@@ -47,8 +51,14 @@ class Live:
 
     @property
     def deployed(self) -> Revision | None:
-        """The newest revision that Helm calls deployed: what one would go back to."""
+        """The newest revision that Helm calls deployed."""
         return next((r for r in reversed(self.history) if r.status == DEPLOYED), None)
+
+    @property
+    def former(self) -> Revision | None:
+        """What one would go back to: what is deployed; else what failed last, which may be in use."""
+        failed = self.latest if self.latest is not None and self.latest.status == FAILED else None
+        return self.deployed or failed
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,14 @@ class Planned:
         objects: what Helm would write, object by object, as YAML.
         changes: the same in short: versions, RuntimeClasses, labels.
         helm: whether Helm has to do anything.
+        unseen: kata-deploy's pods are made anew, and have no probe that would tell when they are done.
     """
 
     lines: tuple[str, ...]
     objects: tuple[Change, ...]
     changes: tuple[Change, ...]
     helm: bool
+    unseen: bool = False
 
     @property
     def empty(self) -> bool:
@@ -108,12 +120,25 @@ def _with_label(node: Object) -> Object:
     return {**node, "metadata": {**node["metadata"], "labels": labels}}
 
 
-def chosen(nodes: Nodes, all_nodes: Sequence[Object], capable: Sequence[str] | None) -> Nodes:
-    """Of those the capable ones alone, by nestvirt's own label; all of them where ``capable`` is None."""
+def chosen(
+    nodes: Nodes, all_nodes: Sequence[Object], capable: Sequence[str] | None, incapable: Sequence[str] = ()
+) -> Nodes:
+    """Of those the capable ones alone, by nestvirt's own label; all of them where ``capable`` is None.
+
+    Args:
+        incapable: those that were asked and have no KVM: they lose the label. One that could not be asked
+            keeps what it has, for pods may run there.
+    """
     has = {name_of(n) for n in all_nodes if at(n, "metadata", "labels", CAPABLE) == WORKS}
-    wanted = set(nodes.targets) & set(capable) if capable is not None else set()
-    kept = tuple(sorted(wanted)) if capable is not None else nodes.targets
-    return Nodes(kept, nodes.beyond, tuple(sorted(wanted - has)), tuple(sorted(has - wanted)))
+    if capable is None:
+        return Nodes(nodes.targets, nodes.beyond, (), tuple(sorted(has)))
+    wanted = set(nodes.targets) & set(capable)
+    return Nodes(
+        tuple(sorted(wanted)),
+        nodes.beyond,
+        tuple(sorted(wanted - has)),
+        tuple(sorted(has & set(incapable) - wanted)),
+    )
 
 
 def plan(config: KataConfig, live: Live, rendered: Sequence[Object], nodes: Nodes) -> Planned:
@@ -132,8 +157,19 @@ def plan(config: KataConfig, live: Live, rendered: Sequence[Object], nodes: Node
         lines.append(
             "mind: kata-deploy restarts the container runtime of each node; the API server may be away"
         )
+    unseen = helm and _unseen(live, rendered)
+    if unseen and live.latest is not None:
+        lines.append("mind: on a node that kata-deploy has not finished anew, no further pod of Kata starts")
     short = _in_short(config, live, rendered, nodes, helm=helm)
-    return Planned(tuple(lines), tuple(changes), tuple(short), helm)
+    return Planned(tuple(lines), tuple(changes), tuple(short), helm, unseen)
+
+
+def _unseen(live: Live, rendered: Sequence[Object]) -> bool:
+    """Whether pods are made anew without a probe. What is not deployed tells nothing of the pods that are."""
+    known = live.has_daemonset and live.latest is not None and live.latest.status == DEPLOYED
+    former, wanted = rollout.daemonset_of(live.objects) if known else None, rollout.daemonset_of(rendered)
+    template = at(wanted, "spec", "template")
+    return at(former, "spec", "template") != template and not rollout.is_probed(template)
 
 
 def _in_short(

@@ -35,6 +35,26 @@ PAUSE = 1.0
 """Seconds before an API server that did not answer is asked again."""
 
 
+@dataclass
+class Waiting:
+    """How long one call is still made again, while nobody answers it.
+
+    Attributes:
+        patience: seconds from its first failure on; None for no second attempt.
+    """
+
+    patience: float | None
+    until: float | None = None
+
+    def pause(self, error: ConnectionFailed) -> None:
+        """Wait a little before the next attempt; or raise the error, where there is to be none."""
+        if self.until is None:
+            self.until = time.monotonic() + (self.patience or 0.0)
+        if isinstance(error, Untrusted) or time.monotonic() + PAUSE > self.until:
+            raise error
+        time.sleep(PAUSE)
+
+
 @dataclass(frozen=True)
 class Kube:
     """One cluster.
@@ -44,18 +64,23 @@ class Kube:
         kubeconfig: the file; None for the user's own.
         program: kubectl.
         timeout: seconds for one request.
-        until: asked again until then (time.monotonic) while the API server does not answer; None: never.
+        patience: seconds for which each call is made again, from the first time that the API server did not
+            answer it; None: it is not.
     """
 
     context: str | None = None
     kubeconfig: str | None = None
     program: str = "kubectl"
     timeout: float = 60.0
-    until: float | None = None
+    patience: float | None = None
 
     def patient(self, timeout: float) -> Kube:
-        """The same cluster, asked again for ``timeout`` seconds while its API server restarts."""
-        return replace(self, until=time.monotonic() + timeout)
+        """The same cluster; a call is made again for ``timeout`` seconds while its API server restarts.
+
+        Each call has those seconds for itself, and they begin when it is not answered: an API server may go
+        away at any time of a long wait.
+        """
+        return replace(self, patience=timeout)
 
     @property
     def place(self) -> str:
@@ -154,7 +179,7 @@ class Kube:
         done = self._attempt(words, stdin=as_list(objects))
         said = answers.sentences(done.stderr)
         # A second attempt finds what the first one made before its answer got lost.
-        if done.code and not (self.until is not None and all("AlreadyExists" in line for line in said)):
+        if done.code and not (self.patience is not None and all("AlreadyExists" in line for line in said)):
             raise answers.read_error(done.stderr, place=self.place)
 
     def create_each(self, objects: Objects) -> dict[str, str]:
@@ -305,6 +330,7 @@ class Kube:
 
     def _attempt(self, words: Sequence[str], *, stdin: bytes, limit: int = ANSWER_LIMIT) -> Completed:
         """Run kubectl to its end; again while nobody answers and there is patience left."""
+        waiting = Waiting(self.patience)
         while True:
             try:
                 done = self._once(words, stdin, limit)
@@ -313,10 +339,7 @@ class Kube:
                     return done
                 raise error
             except ConnectionFailed as error:
-                hopeless = isinstance(error, Untrusted) or self.until is None
-                if hopeless or time.monotonic() + PAUSE > (self.until or 0.0):
-                    raise
-                time.sleep(PAUSE)
+                waiting.pause(error)
 
     def _once(self, words: Sequence[str], stdin: bytes, limit: int) -> Completed:
         command = self.command(words, timeout=self.timeout)

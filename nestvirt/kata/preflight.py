@@ -150,3 +150,17 @@ def capable(findings: Sequence[Finding], nodes: Sequence[Object]) -> list[str]:
     """The names of the nodes of which nothing was found that stands against Kata there."""
     ill = {f.subject for f in findings if f.status in (Status.FAIL, Status.UNKNOWN)}
     return [name_of(node) for node in nodes if name_of(node) not in ill]
+
+
+def incapable(findings: Sequence[Finding]) -> list[str]:
+    """The names of the nodes that were asked, and have no KVM; not those of which that is unknown."""
+    return [f.subject for f in findings if f.check == "cluster-node-kvm" and f.status is Status.FAIL]
+
+
+def summary(findings: Sequence[Finding], names: Sequence[str]) -> str:
+    """On which nodes Kata can run: those alone on which guest code was seen to run."""
+    ran = {f.subject for f in findings if f.check == "cluster-node-kvm" and f.status is Status.PASS}
+    proven, rest = ([name for name in names if (name in ran) is seen] for seen in (True, False))
+    unseen = f"not proven on {node_checks.some(rest)}" if rest else ""
+    seen = f"Kata can run on {node_checks.some(proven)}" if proven else ""
+    return "; ".join(part for part in (seen, unseen) if part)

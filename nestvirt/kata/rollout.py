@@ -7,8 +7,8 @@ the label that it puts on a node.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from nestvirt.errors import Error
@@ -39,6 +39,47 @@ def daemonset_of(objects: Sequence[Object]) -> Object | None:
     """kata-deploy's DaemonSet among rendered objects."""
     found = [o for o in objects if o.get("kind") == "DaemonSet"]
     return next((o for o in found if name_of(o).startswith("kata-deploy")), None)
+
+
+def is_deployer(pod: Object, namespace: str) -> bool:
+    """Whether it is one of the DaemonSet's pods."""
+    meta = pod["metadata"]
+    return bool(meta.get("namespace") == namespace and at(meta, "labels", "name") == "kata-deploy")
+
+
+def is_probed(template: Object) -> bool:
+    """Whether pods of that template are ready only when kata-deploy is done: from 3.31 on."""
+    containers = at(template, "spec", "containers")
+    return isinstance(containers, list) and any(at(c, "readinessProbe") for c in containers)
+
+
+@contextmanager
+def lowered(kube: Kube, namespace: str, labelled: Sequence[str], tell: Tell) -> Iterator[None]:
+    """Set the label to false on nodes that have it from before, so that only new pods set it again.
+
+    Until then no pod of Kata is scheduled there, which is right while its runtime is replaced. Where the
+    DaemonSet comes out of it as it was, its pods stay, and the label is put back here.
+    """
+    before = _version(kube, namespace) if labelled else None
+    try:
+        for name in labelled:
+            tell("holding", f"further pods of Kata on {name}")
+            kube.label("nodes", name, {LABEL: "false"})
+        yield
+    finally:
+        try:
+            if labelled and _version(kube, namespace) == before:
+                for name in labelled:
+                    kube.label("nodes", name, {LABEL: "true"})
+        except Error as error:  # what happened before is what counts
+            command = f"kubectl label --overwrite nodes {' '.join(labelled)} {LABEL}=true"
+            tell("not put back:", f"{error.message}; where kata-deploy was not changed: {command}")
+
+
+def _version(kube: Kube, namespace: str) -> tuple[str, str] | None:
+    """What changes as soon as the DaemonSet makes other pods."""
+    found = kube.get("daemonsets", "kata-deploy", namespace=namespace)
+    return (str(at(found, "metadata", "uid")), str(at(found, "metadata", "generation"))) if found else None
 
 
 def reach(daemonset: Object, node: Object) -> str:
@@ -104,11 +145,16 @@ class _State:
         written = at(self.daemonset, "metadata", "generation")
         return isinstance(written, int) and self.count("observedGeneration") >= written
 
-    def rolled_out(self, wanted: int) -> bool:
-        """Whether all of its pods are new and ready."""
+    def rolled_out(self, wanted: int, beyond: int = 0) -> bool:
+        """Whether all of its pods are new and ready, but for ``beyond`` on nodes that are not waited for."""
         counts = [self.count(name) for name in ("updatedNumberScheduled", "numberReady")]
-        desired = self.count("desiredNumberScheduled")
-        return self.observed and desired >= wanted and all(count == desired for count in counts)
+        desired = self.count("desiredNumberScheduled") - beyond
+        return self.observed and desired >= wanted and all(count >= desired for count in counts)
+
+    def done(self, targets: Sequence[str]) -> bool:
+        """The same of those nodes' pods: one that is not ready, and keeps its label, is not waited for."""
+        beyond = sum(node_of(pod) not in targets for pod in self.pods.values())
+        return self.rolled_out(len(targets), beyond)
 
     def labelled(self, node: str) -> bool:
         """Whether kata-deploy says that Kata is on the node."""
@@ -149,7 +195,7 @@ def wait(
             if done != told and state.nodes:
                 tell("waiting for", f"kata-deploy: {done} of {len(targets)} nodes have it")
                 told = done
-            if done == len(targets) and state.rolled_out(len(targets)):
+            if done == len(targets) and state.done(targets):
                 break
     return _judged(patient, namespace, state, targets)
 
@@ -193,7 +239,7 @@ def _judged(kube: Kube, namespace: str, state: _State, targets: Sequence[str]) -
     for node in targets:
         pod, labelled = pods.get(node), state.labelled(node)
         trouble = None
-        if pod is not None and not (labelled and state.rolled_out(len(targets))):
+        if pod is not None and not (labelled and state.done(targets)):
             events = tuple(state.events.get(name_of(pod), {}).values())
             trouble = explain.of_pod(pod, events, b"" if labelled else _log(kube, namespace, pod))
         found.append(_of_daemonset(node, pod, trouble, state))

@@ -16,6 +16,12 @@ from tests.peers.kubelet import Cluster, Ill, Machine
 CAPABLE = "nestvirt.io/kvm"
 
 
+OWNERLESS = """\
+{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata-qemu"},
+ "handler": "kata-qemu"}
+"""
+
+
 def pods_left(cluster: Cluster) -> list[str]:
     """The short pods, and what they were given."""
     left = [o for kind in ("pods", "configmaps") for o in cluster.objects(kind)]
@@ -123,6 +129,38 @@ def test_an_upgrade_that_fails_is_put_back(cluster: Cluster, tmp_path: Path) -> 
     assert done.found("cluster-daemonset", "fail")
     assert [status for _, status in revisions(cluster)][-1] == "deployed"
     assert class_names(cluster) == ["kata-clh", "kata-qemu"]
+    assert not cluster.labelled()  # nor can the former image be pulled, and that is said
+    assert all(line.startswith("not as it was before: worker-1: ") for line in done.report["remains"])
+    cluster.heal()
+    wait_for(lambda: cluster.labelled() == {"worker-1"}, 30, "kata-deploy of the former revision")
+
+
+@pytest.mark.parametrize("helm", ["3", "4"])
+def test_kata_that_others_have_put_there(cluster: Cluster, tmp_path: Path, helm: str) -> None:
+    """--force takes it over, and says so in the dry run; what fails then with --atomic leaves it there."""
+    cluster.add("worker-1")
+    cluster.kubectl("create", "-f", "-", stdin=OWNERLESS)
+    done = install(cluster, config(tmp_path), helm=helm)
+    assert (done.code, "--force" in done.stderr) == (1, True), done.stderr
+    cluster.ill(Ill.NO_LABEL)
+    done = install(cluster, config(tmp_path), "--force", "--atomic", "--timeout", "8", helm=helm)
+    assert done.code == 1, done.stderr
+    assert "without a release" in done.report["remains"][0]
+    assert class_names(cluster) == ["kata-qemu"]
+    assert not cluster.objects("secrets", selector="owner=helm")
+    cluster.heal()
+    done = install(cluster, config(tmp_path), "--force", helm=helm)
+    assert done.code == 0, done.stdout + done.stderr
+
+
+def test_kata_deploy_that_goes_to_no_node(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add("server-1", Machine(control_plane=True))
+    before = everything(cluster)
+    for more in ((), ("--preflight",), ("--only-capable-nodes",)):
+        done = install(cluster, config(tmp_path), *more)
+        assert done.code == 1, done.stdout
+        assert done.found("cluster-daemonset", "fail")[0]["evidence"] == "kata-deploy goes to no node"
+    assert everything(cluster) == before
 
 
 def test_a_dry_run_changes_nothing_and_starts_nothing(cluster: Cluster, tmp_path: Path) -> None:

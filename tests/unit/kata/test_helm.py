@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -197,8 +196,25 @@ def test_reading_is_patient_only_where_the_cluster_is(tmp_path: Path) -> None:
     with pytest.raises(ConnectionFailed):
         impatient.history()
     (tmp_path / "again").unlink()
-    patient = Helm(Kube(until=time.monotonic() + 30), "r", "n", 3, impatient.program)
+    patient = Helm(Kube().patient(30), "r", "n", 3, impatient.program)
     assert patient.history() == []
+    (tmp_path / "again").unlink()
+    patient.rollback(1)
+    (tmp_path / "again").unlink()
+    with pytest.raises(ConnectionFailed):
+        impatient.rollback(1)
+
+
+@pytest.mark.parametrize(
+    ("major", "more"), [(3, ["--take-ownership"]), (4, ["--take-ownership", "--force-conflicts"])]
+)
+def test_what_is_rendered_is_what_force_would_make(tmp_path: Path, major: int, more: list[str]) -> None:
+    """Else Helm refuses in the dry run what the upgrade would take over."""
+    program = scripted(tmp_path, f"""echo "$@" >> {tmp_path}/words; echo '{{"manifest": ""}}'""")
+    there = Helm(Kube(), "r", "n", major, program)
+    assert there.rendered(Path("c"), "", force=True) == there.rendered(Path("c"), "") == ""
+    forced, plain = (line.split() for line in (tmp_path / "words").read_text().splitlines())
+    assert [word for word in forced if word not in plain] == more
 
 
 def chart(folder: Path, name: str = "kata-deploy", version: str = "3.25.0") -> str:

@@ -1,22 +1,22 @@
-"""What an installation would change, whom it reaches, and how it goes on while an API server is away."""
+"""What an installation would change, and whom it reaches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from nestvirt.errors import ChangeRejected, ConnectionFailed
-from nestvirt.kata import install, install_plan, rollout
-from nestvirt.kata.answers import Untrusted
+from nestvirt.errors import ChangeRejected
+from nestvirt.kata import changing, helm, install, install_plan, preflight, rollout
 from nestvirt.kata.config import KataConfig
 from nestvirt.kata.helm import Helm, Revision, Source
-from nestvirt.kata.install_plan import Live, Nodes, Planned, chosen, difference, judge_release, plan, targets
+from nestvirt.kata.install_plan import Live, Nodes, chosen, difference, judge_release, plan, targets
 from nestvirt.kata.kube import Kube
-from nestvirt.model import Change, Status
+from nestvirt.model import Change, Finding, Layer, Status
 
 CONFIG = KataConfig()
 QEMU: dict[str, Any] = {"kind": "RuntimeClass", "metadata": {"name": "kata-qemu"}, "handler": "kata-qemu"}
@@ -194,8 +194,81 @@ def test_labels_go_on_and_off() -> None:
     nodes = [node("a"), node("b", nestvirt_io="x"), node("c")]
     nodes[2]["metadata"]["labels"]["nestvirt.io/kvm"] = "works"
     reached = Nodes(("a", "b", "c"), {})
-    assert chosen(reached, nodes, ["a", "b"]) == Nodes(("a", "b"), {}, ("a", "b"), ("c",))
+    assert chosen(reached, nodes, ["a", "b"], ["c"]) == Nodes(("a", "b"), {}, ("a", "b"), ("c",))
     assert chosen(reached, nodes, None) == Nodes(("a", "b", "c"), {}, (), ("c",))
+
+
+def test_a_node_that_could_not_be_asked_keeps_its_label() -> None:
+    """NotReady, or an image that is not pulled: pods of Kata may run there."""
+    nodes = [node("a"), node("b")]
+    nodes[1]["metadata"]["labels"]["nestvirt.io/kvm"] = "works"
+    found = [
+        Finding("cluster-node-kvm", Layer.CLUSTER, Status.PASS, "", subject="a"),
+        Finding("cluster-node-kvm", Layer.CLUSTER, Status.UNKNOWN, "", subject="b"),
+    ]
+    capable, incapable = preflight.capable(found, nodes), preflight.incapable(found)
+    assert chosen(Nodes(("a", "b"), {}), nodes, capable, incapable) == Nodes(("a",), {}, ("a",), ())
+
+
+@pytest.mark.parametrize("ask", [install.ask_nodes, None], ids=["preflight", "dry run"])
+def test_kata_deploy_that_goes_to_no_node_is_a_failure(
+    ask: Callable[..., Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "preflight", lambda *_words: ([], None))
+    tainted = node("a", taints=["x:NoSchedule"])
+    session = changing.Session(Kube(), Helm(Kube(), "r", "n", 3), "lab", lambda _s, _d: None, list)
+    wanted = changing.Wanted(CONFIG, Source("c", "3.25.0"), "image", 1, lambda _planned: None)
+    look = changing.Look((tainted,), "rke2", live(), ())
+    if ask is not None:
+        _, findings = ask(session, wanted, look, RENDERED)
+    else:
+        monkeypatch.setattr(install, "look_around", lambda *_words: look)
+        monkeypatch.setattr(install, "_rendered", lambda *_words: RENDERED)
+        monkeypatch.setattr(helm, "fetched", lambda *_words, **_more: nullcontext(Path("c")))
+        findings = install.dry_run(session, wanted).findings
+    failed = [f.evidence for f in findings if f.status is Status.FAIL]
+    assert failed == ["kata-deploy goes to no node"]
+
+
+PROBED = daemonset(containers=[{"name": "kube-kata", "readinessProbe": {"httpGet": {}}}])
+OLD = [daemonset(hostPID=True), QEMU]
+UNSEEN: dict[str, tuple[Live, Sequence[dict[str, Any]], bool]] = {
+    "an upgrade": (live(DEPLOYED, objects=OLD, classes=["kata-qemu"]), RENDERED, True),
+    "with a probe": (live(DEPLOYED, objects=OLD, classes=["kata-qemu"]), [PROBED, QEMU], False),
+    "the same pods": (
+        live(DEPLOYED, objects=[daemonset(), QEMU, CLH], classes=["kata-clh"]),
+        RENDERED,
+        False,
+    ),
+    "it had failed": (live(replace(DEPLOYED, status="failed"), objects=RENDERED), RENDERED, True),
+    "somebody deleted it": (live(DEPLOYED, objects=RENDERED, has_daemonset=False), RENDERED, True),
+    "nothing to do": (SAME, RENDERED, False),
+}
+
+
+@pytest.mark.parametrize(("there", "rendered", "unseen"), UNSEEN.values(), ids=UNSEEN)
+def test_pods_that_do_not_tell_when_they_are_done(
+    there: Live, rendered: Sequence[dict[str, Any]], unseen: bool
+) -> None:
+    planned = plan(CONFIG, there, rendered, NODES)
+    assert planned.unseen is unseen
+    assert any("no further pod of Kata starts" in line for line in planned.lines) is unseen
+
+
+def test_a_pod_on_a_node_that_is_not_waited_for_holds_nothing_up() -> None:
+    """A node that is not ready and keeps its label: the DaemonSet is never whole there."""
+    state = rollout._State()
+    status = {
+        "observedGeneration": 2,
+        "desiredNumberScheduled": 2,
+        "numberReady": 1,
+        "updatedNumberScheduled": 1,
+    }
+    state.see("daemonsets", "ADDED", {"metadata": {"name": "kata-deploy", "generation": 2}, "status": status})
+    for name in ("a", "b"):
+        state.see("pods", "ADDED", {"metadata": {"name": name}, "spec": {"nodeName": name}})
+    assert state.done(["a"])
+    assert not state.done(["a", "b"])
 
 
 def test_a_pod_is_for_a_node_before_it_is_placed() -> None:
@@ -205,82 +278,3 @@ def test_a_pod_is_for_a_node_before_it_is_placed() -> None:
     assert rollout.node_of(pod) == "worker-1"
     assert rollout.node_of({"spec": {"nodeName": "worker-2"}}) == "worker-2"
     assert rollout.node_of({"spec": {}}) == ""
-
-
-# --- over an API server that goes away
-
-
-@dataclass
-class Scripted:
-    """A Helm whose upgrades fail as told, and what was asked of it."""
-
-    fails: list[Exception]
-    histories: list[list[Revision]]
-    asked: list[str] = field(default_factory=list)
-
-    def upgrade(self, _chart: Path, _values: str, *, force: bool) -> None:
-        self.asked.append(f"upgrade force={force}")
-        if self.fails:
-            raise self.fails.pop(0)
-
-    def history(self) -> list[Revision]:
-        self.asked.append("history")
-        return self.histories.pop(0)
-
-    def forget(self, revision: Revision) -> None:
-        self.asked.append(f"forget {revision.number}")
-
-    release = "kata-deploy"
-
-
-class Answering(Kube):
-    """A cluster that is back at once."""
-
-    def patient(self, timeout: float) -> Kube:
-        return self
-
-    def run(self, *words: str, stdin: bytes = b"", limit: int = 1) -> bytes:
-        return b"ok"
-
-
-def upgrading(helm: Scripted, *before: Revision, force: bool = False) -> None:
-    session = install.Session(Answering(), cast(Helm, helm), "lab", lambda _s, _d: None, list)
-    consent: Callable[[Planned], None] = lambda _planned: None  # noqa: E731
-    wanted = install.Wanted(CONFIG, Source("c", "3.25.0"), "image", 1, consent, force=force)
-    look = install.Look((), "rke2", live(*before), ())
-    install.upgrade(session, wanted, look, Path("chart"))
-
-
-AWAY = ConnectionFailed("away", evidence="refused")
-
-
-def test_an_attempt_that_broke_off_is_taken_back_and_made_again() -> None:
-    helm = Scripted([AWAY], [[replace(DEPLOYED, status="pending-install")]])
-    upgrading(helm)
-    assert helm.asked == ["upgrade force=False", "history", "forget 1", "upgrade force=False"]
-
-
-def test_an_attempt_whose_answer_got_lost_is_not_made_again() -> None:
-    before = replace(DEPLOYED, chart="3.24.0")
-    helm = Scripted([AWAY], [[before, replace(DEPLOYED, number=2)]])
-    upgrading(helm, before)
-    assert helm.asked == ["upgrade force=False", "history"]
-
-
-def test_nothing_done_yet_is_tried_again() -> None:
-    helm = Scripted([AWAY, AWAY], [[DEPLOYED], [DEPLOYED]])
-    upgrading(helm, DEPLOYED)
-    assert helm.asked.count("upgrade force=False") == 3
-
-
-def test_a_pending_release_is_taken_over_on_the_users_word() -> None:
-    helm = Scripted([], [])
-    upgrading(helm, replace(DEPLOYED, status="pending-upgrade"), force=True)
-    assert helm.asked == ["forget 1", "upgrade force=True"]
-
-
-def test_a_certificate_that_is_not_trusted_is_not_waited_for() -> None:
-    helm = Scripted([Untrusted("x509")], [])
-    with pytest.raises(Untrusted):
-        upgrading(helm)
-    assert helm.asked == ["upgrade force=False"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from nestvirt.errors import AccessDenied, ConnectionFailed, MissingExtra
 from nestvirt.kata.api import Query
-from nestvirt.kata.kube import Kube
+from nestvirt.kata.kube import Kube, Waiting
 from nestvirt.kata.watching import LISTED, QUIET
 from tests.peers.kubectl import FakeKubectl
 
@@ -99,6 +100,32 @@ def test_patience_is_for_an_api_server_that_is_away(kubectl: FakeKubectl) -> Non
         kubectl.kube.version()
     gone.unlink()
     assert kubectl.kube.patient(30).version() == (1, 30)
+
+
+def test_patience_begins_when_a_call_is_not_answered(
+    kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API server that goes away late in a long wait gets as long as one that goes away at once."""
+    patient = kubectl.kube.patient(30)
+    kubectl.behave(
+        f"if len(open({str(kubectl.noted)!r}).readlines()) == 1: say({REFUSED!r}, 1, sys.stderr)\n"
+        + """say('{"major": "1", "minor": "30+"}')"""
+    )
+    late = time.monotonic() + 3600
+    monkeypatch.setattr(time, "monotonic", lambda: late)
+    assert patient.version() == (1, 30)
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    waiting, away = Waiting(30), ConnectionFailed("away")
+    for _ in range(30):
+        waiting.pause(away)
+    with pytest.raises(ConnectionFailed):
+        waiting.pause(away)
+    assert now == [130.0]
 
 
 @pytest.mark.parametrize(

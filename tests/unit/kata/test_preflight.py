@@ -331,3 +331,17 @@ def test_capable_is_who_has_nothing_against_it() -> None:
     warned = replace(ill("c"), status=Status.WARN)
     nodes = [node(name) for name in "abcd"]
     assert preflight.capable([ill("a"), unknown, warned], nodes) == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("kvm", "said"),
+    [
+        ({"a": Status.PASS, "b": Status.PASS}, "Kata can run on a, b"),
+        ({"a": Status.PASS, "b": Status.WARN}, "Kata can run on a; not proven on b"),
+        ({"a": Status.WARN}, "not proven on a"),
+        ({}, ""),
+    ],
+)
+def test_a_summary_counts_what_was_proven(kvm: dict[str, Status], said: str) -> None:
+    found = [Finding("cluster-node-kvm", Layer.CLUSTER, status, "", subject=n) for n, status in kvm.items()]
+    assert preflight.summary(found, list(kvm)) == said
