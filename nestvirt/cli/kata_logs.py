@@ -69,6 +69,7 @@ def kata_logs(
         raise click.UsageError("--file was given an empty value; is a variable not set?")
     progress = Progress(quiet=quiet)
     path = Path(file or time.strftime("nestvirt-kata-%Y%m%dT%H%M%SZ.tar.gz", time.gmtime()))
+    bundle.refuse(path)
     try:
         wish = bundle.Wish(
             options["namespace"], options["release"], options["image"], timeout, progress.tell, nodes, since

@@ -327,18 +327,33 @@ def _unused(path: str, files: Mapping[str, bytes]) -> str:
     return unused
 
 
-def write(files: Mapping[str, bytes], path: Path) -> None:
-    """Write the archive in one step, for its owner only.
+def refuse(path: Path) -> None:
+    """Refuse, before any work is done, a file that cannot be written.
 
     Raises:
         SettingsError: there is such a file already, or no such folder.
     """
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"{printable(str(path), 200)} cannot be written",
+            evidence=f"{printable(str(path.parent), 200)} is no folder that this user may write in",
+            cure="name a file in a folder of yours with --file",
+        )
     if path.exists():
         raise SettingsError(
             f"{printable(str(path), 200)} is there already",
             evidence="an archive is not written over another file",
             cure="name another file with --file, or remove that one",
         )
+
+
+def write(files: Mapping[str, bytes], path: Path) -> None:
+    """Write the archive in one step, for its owner only.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    refuse(path)
     try:
         # mkstemp's file is its owner's only, from the first byte on.
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

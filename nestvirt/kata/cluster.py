@@ -30,6 +30,7 @@ class Node:
         boot_id: of the kernel that it runs, from /proc/sys/kernel/random/boot_id.
         runtime: ``containerd://1.7.23-k3s2``.
         handlers: of that runtime; None where the cluster does not tell (before Kubernetes 1.30).
+        cordoned: no pods of its users go there.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Node:
     arch: str = "amd64"
     os: str = "linux"
     handlers: frozenset[str] | None = None
+    cordoned: bool = False
 
     @property
     def label(self) -> str | None:
@@ -72,6 +74,7 @@ class Deploy:
         desired: pods that there should be; None where its controller has not said so yet.
         env: what its pods are told.
         directory: of containerd's configuration, as it was mounted.
+        release: Helm's, which has made it; empty where it was not Helm.
         pods: its pods, as the API has them, by the node that each is for.
         events: warnings about those that are not ready, and about itself, by name.
     """
@@ -85,6 +88,7 @@ class Deploy:
     directory: str = ""
     pods: Mapping[str, Object] = field(default_factory=dict)
     events: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
+    release: str = ""
 
     def shims(self, arch: str) -> tuple[str, ...]:
         """The shims that it installs on such a node: by architecture from 3.22 on, before that one list."""
@@ -166,6 +170,7 @@ def _node(found: Object) -> Node:
         _text(info, "architecture") or "amd64",
         _text(info, "operatingSystem") or "linux",
         frozenset(handlers) if handlers is not None else None,
+        at(found, "spec", "unschedulable") is True,
     )
 
 
@@ -195,6 +200,7 @@ def _deploy(kube: Kube, found: Object) -> Deploy:
         _mounted(template, container),
         {node_of(pod): pod for pod in pods},
         {} if whole else _events(kube, namespace, name),
+        _words(at(found, "metadata", "annotations")).get("meta.helm.sh/release-name", ""),
     )
 
 

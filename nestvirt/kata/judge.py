@@ -34,7 +34,7 @@ def judge(
         return [*found, _finding("cluster-daemonset", Status.FAIL, NOTHING, INSTALL)]
     found += [_of_readiness(node) for node in nodes]
     found += _of_deploys(cluster, nodes, logs)
-    found += [_of_label(node) for node in nodes]
+    found += [_of_label(node, cluster.deploys) for node in nodes]
     found.append(_of_classes(cluster, expected))
     return found
 
@@ -57,6 +57,9 @@ def _of_api(cluster: Cluster) -> Finding:
 
 
 def _of_readiness(node: Node) -> Finding:
+    if node.ready and node.cordoned:
+        evidence = "ready, and cordoned: no pods of its users go there"
+        return _finding("cluster-node-ready", Status.WARN, evidence, "kubectl uncordon NODE", node.name)
     if node.ready:
         return _finding("cluster-node-ready", Status.PASS, "ready", subject=node.name)
     status = Status.FAIL if node.ready is False else Status.UNKNOWN
@@ -117,13 +120,26 @@ def _of_pod(node: Node, deploy: Deploy, logs: Mapping[str, bytes]) -> Finding:
     return _finding(check, Status.FAIL, f"its pod: {trouble.evidence}", trouble.cure, node.name)
 
 
-def _of_label(node: Node) -> Finding:
+def _of_label(node: Node, deploys: Sequence[Deploy]) -> Finding:
     check = "cluster-node-label"
     if node.label == "true":
         return _finding(check, Status.PASS, f"{LABEL}=true", subject=node.name)
     said = "false: kata-deploy has not done yet" if node.label == "false" else node.label or "not there"
     evidence = f"{LABEL} is {printable(said, 100)}"
-    return _finding(check, Status.FAIL, evidence, "nestvirt kata-logs --node NODE", node.name)
+    look = "nestvirt kata-logs --node NODE"
+    cure = look if node.label == "false" else f"{again(node, deploys)}; if that does not help: {look}"
+    return _finding(check, Status.FAIL, evidence, cure, node.name)
+
+
+def again(node: Node, deploys: Sequence[Deploy]) -> str:
+    """How kata-deploy is made to do its work on a node once more: Helm sees nothing to change there."""
+    for deploy in deploys:
+        pod = deploy.pods.get(node.name)
+        if pod is not None:
+            return (
+                f"let kata-deploy work there again: kubectl delete pod -n {deploy.namespace} {name_of(pod)}"
+            )
+    return INSTALL
 
 
 def _of_classes(cluster: Cluster, expected: Sequence[str] | None) -> Finding:

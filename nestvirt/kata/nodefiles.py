@@ -18,6 +18,7 @@ from nestvirt.kata.api import at
 from nestvirt.kata.causes import KVM_CURE, PRODUCTS
 from nestvirt.kata.cluster import Deploy, Node, RuntimeClass, directory_of
 from nestvirt.kata.explain import of_outcome
+from nestvirt.kata.judge import again
 from nestvirt.kata.pods import Outcome, Task
 from nestvirt.model import Finding, Layer, Status
 from nestvirt.printable import printable
@@ -37,7 +38,6 @@ HOLDER = "vmw_vsock_vmci_transport"
 _LINE = re.compile(r"(device|fact|have|lack|file|log) (\S.*)")
 _CRI = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "cri")
 """The plugin that has the runtimes, in containerd's configuration of version 2, 3 and 1."""
-_AGAIN = "nestvirt kata-install --config FILE"
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ def judge(
     if outcome is not None:
         shown, trouble = _shown(node, outcome)
     if shown is None:
-        told = [_of_handler(node, c, None) for c in classes if node.handlers is not None]
+        told = [_of_handler(node, deploy, c, None) for c in classes if node.handlers is not None]
         return [trouble, *told] if trouble else told
     return [
         *_of_devices(node, shown),
         _of_files(node, deploy, shown),
-        *(_of_handler(node, c, shown) for c in classes),
+        *(_of_handler(node, deploy, c, shown) for c in classes),
     ]
 
 
@@ -224,7 +224,9 @@ def _of_files(node: Node, deploy: Deploy, shown: NodeFiles) -> Finding:
     for shim in deploy.shims(node.arch):
         wrong += _of_shim(shim, configured.get(f"kata-{shim}{deploy.suffix}"), deploy, shown)
     if wrong:
-        return _finding(FILES, Status.FAIL, "; ".join(dict.fromkeys(wrong)), _AGAIN, node.name)
+        return _finding(
+            FILES, Status.FAIL, "; ".join(dict.fromkeys(wrong)), again(node, (deploy,)), node.name
+        )
     evidence = f"{deploy.prefix}: {', '.join(deploy.shims(node.arch)) or 'no shim'}, with all that they name"
     return _finding(FILES, Status.PASS, evidence, "", node.name)
 
@@ -253,7 +255,7 @@ def _of_shim(shim: str, table: object, deploy: Deploy, shown: NodeFiles) -> Iter
                 yield f"{path} names {named}, which is not there" + ("" if missing else " to be run")
 
 
-def _of_handler(node: Node, of: RuntimeClass, shown: NodeFiles | None) -> Finding:
+def _of_handler(node: Node, deploy: Deploy, of: RuntimeClass, shown: NodeFiles | None) -> Finding:
     """Whether the node's container runtime has the handler that the RuntimeClass names."""
     subject = f"{node.name}/{of.name}"
     configured = handlers(shown, node) if shown is not None else None
@@ -264,7 +266,8 @@ def _of_handler(node: Node, of: RuntimeClass, shown: NodeFiles | None) -> Findin
         evidence = f"the node's runtime has no {of.handler}, only {_named(node.handlers)}"
         if written:
             evidence += "; its configuration names it, so it has not been restarted since"
-        return _finding(HANDLER, Status.FAIL, evidence, _restart(node) if written else _AGAIN, subject)
+        cure = _restart(node) if written else again(node, (deploy,))
+        return _finding(HANDLER, Status.FAIL, evidence, cure, subject)
     if configured is None:
         evidence = (
             "this cluster does not tell a node's handlers, and containerd's configuration cannot be read"
@@ -273,7 +276,7 @@ def _of_handler(node: Node, of: RuntimeClass, shown: NodeFiles | None) -> Findin
     if written:
         return _finding(HANDLER, Status.PASS, f"containerd's configuration names {of.handler}", "", subject)
     evidence = f"{directory_of(node)} and what it imports name no {of.handler}, only {_named(configured)}"
-    return _finding(HANDLER, Status.FAIL, evidence, _AGAIN, subject)
+    return _finding(HANDLER, Status.FAIL, evidence, again(node, (deploy,)), subject)
 
 
 def _named(names: Sequence[str] | frozenset[str] | Mapping[str, Any]) -> str:

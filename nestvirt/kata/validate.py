@@ -75,7 +75,7 @@ def check(kube: Kube, manner: Manner) -> Checked:
     found = judge.judge(known, nodes, manner.classes, _logs(kube, known, nodes))
     if known.empty:
         return Checked(tuple(found), summary="")
-    found += _release(kube, manner)
+    found += _release(kube, known, manner)
     classes = _proven(known, manner)
     outcomes = _run(kube, known, nodes, classes, manner) if manner.pods else []
     for node in nodes:
@@ -219,7 +219,7 @@ def _log(kube: Kube, namespace: str, pod: str) -> bytes:
     return b""
 
 
-def _release(kube: Kube, manner: Manner) -> list[Finding]:
+def _release(kube: Kube, known: Cluster, manner: Manner) -> list[Finding]:
     """In which state Helm's release is, by the labels of the Secret that Helm keeps it in."""
     words = (
         "get",
@@ -236,11 +236,20 @@ def _release(kube: Kube, manner: Manner) -> list[Finding]:
     rows = [line.split()[-2:] for line in table.split("\n") if line.strip()]
     versions = {int(version): status for version, status in rows if version.isdigit()}
     if not versions:
-        return [
-            judge.skipped("cluster-release", f"Helm has no release {manner.release} in {manner.namespace}")
-        ]
+        return [_of_no_release(known, manner)]
     latest = max(versions)
     return [_of_release(versions[latest], latest, manner)]
+
+
+def _of_no_release(known: Cluster, manner: Manner) -> Finding:
+    """Kata may have come without Helm; or the release has another name, or is elsewhere."""
+    evidence = f"Helm has no release {manner.release} in {manner.namespace}"
+    of_helm = next((deploy for deploy in known.deploys if deploy.release), None)
+    if of_helm is None:
+        return judge.skipped("cluster-release", evidence)
+    evidence += f"; {of_helm.name} is of {of_helm.release} in {of_helm.namespace}"
+    cure = f"name it: nestvirt kata-check -n {of_helm.namespace} --release {of_helm.release}"
+    return Finding("cluster-release", Layer.CLUSTER, Status.WARN, printable(evidence), printable(cure))
 
 
 def _of_release(state: str, version: int, manner: Manner) -> Finding:

@@ -3,6 +3,7 @@ cluster-node-label, cluster-runtimeclass, cluster-release."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,3 +203,33 @@ def test_objects_are_read_strictly() -> None:
     assert deploy.directory == "/var/lib/x"
     assert [node.name for node in cluster.targets()] == ["w1"]
     assert (odd.image, odd.pods, odd.shims("amd64")) == ("", {}, ())
+
+
+def test_a_cordoned_node_is_a_warning() -> None:
+    found = of(changed(nodes=(replace(W1, cordoned=True),)))["cluster-node-ready"]
+    assert (found.status, found.cure) == (Status.WARN, "kubectl uncordon NODE")
+
+
+def test_that_a_node_is_cordoned_is_read() -> None:
+    node = {"metadata": {"name": "w1"}, "spec": {"unschedulable": True}}
+    daemonset = {"metadata": {"name": "kata-deploy", "annotations": {"meta.helm.sh/release-name": "mine"}}}
+
+    class Told(Kube):
+        def version(self) -> tuple[int, int]:
+            return 1, 30
+
+        def list(self, kind: str, **_options: Any) -> list[Object]:
+            listed: dict[str, list[Object]] = {"nodes": [node], "daemonsets": [daemonset]}
+            return listed.get(kind, [])
+
+    known = read(Told(), "kube-system")
+    assert known.nodes[0].cordoned
+    assert known.deploys[0].release == "mine"
+
+
+@pytest.mark.parametrize(("label", "cure"), [(None, "kubectl delete pod"), ("false", "kata-logs")])
+def test_a_label_that_was_lost_comes_back_when_kata_deploy_works_again(label: str | None, cure: str) -> None:
+    labels = {} if label is None else {LABEL: label}
+    found = of(changed(nodes=(replace(W1, labels=labels),)))["cluster-node-label"]
+    assert found.status is Status.FAIL
+    assert cure in found.cure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,3 +124,22 @@ def test_without_pods_nothing_is_proven(monkeypatch: pytest.MonkeyPatch) -> None
         "": Status.UNKNOWN,
     }
     assert "no pods were wanted" in found[""].evidence
+
+
+@pytest.mark.parametrize(
+    ("release", "status"), [("", Status.SKIP), ("mine", Status.WARN)], ids=["not by Helm", "another one"]
+)
+def test_a_release_of_another_name_is_named(
+    release: str, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Without(Silent):
+        def run(self, *words: str, **_options: Any) -> bytes:
+            return b""
+
+    deploy = replace(DEPLOY, release=release, namespace="elsewhere")
+    monkeypatch.setattr(cluster, "read", lambda _kube, _namespace: Cluster((1, 30), (AMD,), QEMU, (deploy,)))
+    monkeypatch.setattr(pods, "run", run)
+    manner = validate.Manner("kube-system", "kata-deploy", "busybox", 1, lambda _s, _d: None)
+    found = {f.check: f for f in validate.check(Without(), manner).findings}["cluster-release"]
+    assert found.status is status
+    assert ("-n elsewhere --release mine" in found.cure) == (status is Status.WARN)
