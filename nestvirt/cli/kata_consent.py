@@ -13,6 +13,16 @@ from nestvirt.cli.session import DECLINED
 from nestvirt.printable import printable
 
 
+def refuse_unasked() -> None:
+    """Refuse where nobody could be asked.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask at: consent with --yes, or try --dry-run.")
+
+
 def ask(target: str, lines: Sequence[str], progress: Progress, *, yes: bool, question: str) -> None:
     """Show the plan, and ask unless told not to; declining ends the command with 130.
 
@@ -29,8 +39,7 @@ def ask(target: str, lines: Sequence[str], progress: Progress, *, yes: bool, que
             console.print(f"  {printable(line)}", soft_wrap=True)
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask at: consent with --yes, or try --dry-run.")
+    refuse_unasked()
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:

@@ -80,6 +80,9 @@ def kata_install(config: str, output: str, quiet: bool, **options: Any) -> int:
         from nestvirt.kata.install_plan import CAPABLE, WORKS
 
         selector = {CAPABLE: WORKS} if options["only_capable_nodes"] else None
+        for finding in chart.warnings(wanted):
+            if finding.ill:
+                click.echo(f"nestvirt: mind: {finding.evidence}; {finding.cure}", err=True)
         click.echo(chart.show_values(wanted, selector=selector), nl=False)
         return 0
     if options["chart"] is not None and not options["chart"].strip():
@@ -88,7 +91,7 @@ def kata_install(config: str, output: str, quiet: bool, **options: Any) -> int:
 
 
 def _run(config: Any, output: str, progress: Progress, options: dict[str, Any]) -> int:
-    from nestvirt.cli.kata_consent import ask
+    from nestvirt.cli.kata_consent import ask, refuse_unasked
     from nestvirt.kata import changing, chart, install, uninstall
     from nestvirt.kata.helm import Helm, Source
     from nestvirt.kata.install_plan import Planned
@@ -113,6 +116,8 @@ def _run(config: Any, output: str, progress: Progress, options: dict[str, Any]) 
         atomic=options["atomic"],
     )
     asked = {"dry_run": install.dry_run, "preflight": install.preflight_only}
+    if not any((options["yes"], *(options[name] for name in asked))):
+        refuse_unasked()  # before any pod is started
     do = next((deed for name, deed in asked.items() if options[name]), install.install)
     try:
         report = do(session, wanted)

@@ -134,6 +134,7 @@ def carry_out(
         Error: what went wrong; its words say how things stand.
     """
     undone = "nestvirt kata-uninstall removes it; or run kata-install again"
+    undone += "; --atomic puts nothing back where it is you who stops it" if wanted.atomic else ""
     kube, namespace = session.patient.kube, session.helm.namespace
     with stopped("the installation was under way; Helm has written down how far it got", undone):
         try:

@@ -63,6 +63,11 @@ def dry_run(session: Session, wanted: Wanted) -> Report:
     findings += _beyond(nodes)
     planned = install_plan.plan(wanted.config, look.live, rendered, nodes)
     lines = planned.lines or ("there is nothing to do",)
+    if wanted.only_capable:
+        lines = (
+            *planned.lines,
+            f"which nodes get the label {install_plan.CAPABLE} is known once they were asked: --preflight",
+        )
     return Report(
         session.target, tuple(ordered(findings)), planned.objects, goal=None, remains=lines, planned=True
     )

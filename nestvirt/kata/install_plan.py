@@ -6,6 +6,7 @@ object; what is asked of the user, what --dry-run shows, and what "nothing to do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,7 +193,7 @@ def _release(config: KataConfig, live: Live, changes: Sequence[Change]) -> list[
     if latest is None:
         return [f"install Kata {config.version}"]
     if latest.chart != config.version:
-        return [f"upgrade Kata from {latest.chart} to {config.version}"]
+        return [_from(latest.chart, config)]
     if latest.status != DEPLOYED:
         return [f"install Kata {config.version} again: the release is {latest.status}"]
     if changes:
@@ -200,6 +201,14 @@ def _release(config: KataConfig, live: Live, changes: Sequence[Change]) -> list[
     missing = [f"RuntimeClass {name}" for name in runtime_classes(config) if name not in live.classes]
     missing += [] if live.has_daemonset else ["DaemonSet kata-deploy"]
     return [f"put back what somebody deleted: {_listed(missing)}"] if missing else []
+
+
+def _from(former: str, config: KataConfig) -> str:
+    words = f"Kata from {former} to {config.version}"
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", former)
+    if numbers and tuple(map(int, numbers.groups())) > config.release:
+        return f"downgrade {words}"
+    return f"upgrade {words}"
 
 
 def _classes(config: KataConfig, live: Live, rendered: Sequence[Object]) -> list[str]:

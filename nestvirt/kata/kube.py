@@ -180,7 +180,7 @@ class Kube:
         said = answers.sentences(done.stderr)
         # A second attempt finds what the first one made before its answer got lost.
         if done.code and not (self.patience is not None and all("AlreadyExists" in line for line in said)):
-            raise answers.read_error(done.stderr, place=self.place)
+            raise answers.read_error(done.stderr, place=self.place, words=self.words())
 
     def create_each(self, objects: Objects) -> dict[str, str]:
         """Create what the API server admits; return what it refused: name to its words.
@@ -197,7 +197,7 @@ class Kube:
         refused = answers.refusals(done.stderr, [name for name in names if name not in made])
         again = {name for name, why in refused.items() if "already exists" in why}
         if len(refused) + len(made) < len(names):
-            raise answers.read_error(done.stderr, place=self.place)
+            raise answers.read_error(done.stderr, place=self.place, words=self.words())
         return {name: why for name, why in refused.items() if name not in again}
 
     def delete(
@@ -325,7 +325,7 @@ class Kube:
     def _run(self, *words: str, stdin: bytes = b"", limit: int = ANSWER_LIMIT) -> Completed:
         done = self._attempt(words, stdin=stdin, limit=limit)
         if done.code != 0:
-            raise answers.read_error(done.stderr, place=self.place)
+            raise answers.read_error(done.stderr, place=self.place, words=self.words())
         return done
 
     def _attempt(self, words: Sequence[str], *, stdin: bytes, limit: int = ANSWER_LIMIT) -> Completed:
@@ -334,7 +334,11 @@ class Kube:
         while True:
             try:
                 done = self._once(words, stdin, limit)
-                error = answers.read_error(done.stderr, place=self.place) if done.code else None
+                error = (
+                    answers.read_error(done.stderr, place=self.place, words=self.words())
+                    if done.code
+                    else None
+                )
                 if not isinstance(error, ConnectionFailed):
                     return done
                 raise error
@@ -351,7 +355,7 @@ class Kube:
             raise ConnectionFailed(
                 f"the API server of {self.place} did not answer within {self.timeout:.0f} s",
                 evidence=f"{self.program} {' '.join(words[:3])}",
-                cure="see whether this answers: kubectl get --raw /readyz",
+                cure=answers.of_cluster("see whether this answers: kubectl get --raw /readyz", self.words()),
             ) from error
         if done.truncated:
             raise nonsense(self.place, f"its answer is longer than {limit} bytes")

@@ -154,7 +154,7 @@ class _Stream:
         stderr = said.read(1 << 16)
         self.kill()
         if code > 0:
-            error = answers.read_error(stderr, place=self.kube.place)
+            error = answers.read_error(stderr, place=self.kube.place, words=self.kube.words())
             if not isinstance(error, ConnectionFailed):
                 raise error
         lived = time.monotonic() - self._began

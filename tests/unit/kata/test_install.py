@@ -67,6 +67,11 @@ PLANS: dict[str, tuple[Live, str, tuple[Change, ...]]] = {
         "upgrade Kata from 3.24.0 to 3.25.0",
         (Change("Kata", "3.24.0", "3.25.0"),),
     ),
+    "downgrade": (
+        live(replace(DEPLOYED, chart="3.30.0"), objects=RENDERED, classes=["kata-qemu"]),
+        "downgrade Kata from 3.30.0 to 3.25.0",
+        (Change("Kata", "3.30.0", "3.25.0"),),
+    ),
     "other values": (
         live(DEPLOYED, objects=[daemonset(hostPID=True), QEMU], classes=["kata-qemu"]),
         "change Kata 3.25.0: DaemonSet kata-deploy",
@@ -278,3 +283,16 @@ def test_a_pod_is_for_a_node_before_it_is_placed() -> None:
     assert rollout.node_of(pod) == "worker-1"
     assert rollout.node_of({"spec": {"nodeName": "worker-2"}}) == "worker-2"
     assert rollout.node_of({"spec": {}}) == ""
+
+
+def test_a_dry_run_does_not_know_which_nodes_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = changing.Session(Kube(), Helm(Kube(), "r", "n", 3), "lab", lambda _s, _d: None, list)
+    wanted = changing.Wanted(
+        CONFIG, Source("c", "3.25.0"), "image", 1, lambda _planned: None, only_capable=True
+    )
+    monkeypatch.setattr(install, "look_around", lambda *_words: changing.Look((node("a"),), "rke2", SAME, ()))
+    monkeypatch.setattr(install, "_rendered", lambda *_words: RENDERED)
+    monkeypatch.setattr(helm, "fetched", lambda *_words, **_more: nullcontext(Path("c")))
+    assert install.dry_run(session, wanted).remains == (
+        "which nodes get the label nestvirt.io/kvm is known once they were asked: --preflight",
+    )

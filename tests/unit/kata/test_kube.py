@@ -42,6 +42,13 @@ def test_what_is_asked_names_the_cluster_and_has_a_deadline(kubectl: FakeKubectl
     assert kubectl.kube.helm_words() == ["--kube-context", "lab", "--kubeconfig", "/nowhere/config"]
 
 
+def test_a_cure_asks_the_same_cluster(kubectl: FakeKubectl) -> None:
+    kubectl.fail(REFUSED)
+    with pytest.raises(ConnectionFailed) as caught:
+        kubectl.kube.list("nodes")
+    assert "--context lab --kubeconfig /nowhere/config" in caught.value.cure
+
+
 def test_it_runs_apart_from_our_terminal(kubectl: FakeKubectl) -> None:
     kubectl.behave(f"say({listed()!r})")
     kubectl.kube.list("nodes")

@@ -142,6 +142,22 @@ def test_values_follow_the_nodes_that_are_chosen(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_to_be_minded_of_the_values_is_said_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text('kataContainers: {version: "99.0.0"}\n')
+    done = CliRunner().invoke(kata_install, ["--config", str(tmp_path / "a.yaml"), "--show-values"])
+    assert "Kata 99.0.0 is newer than what is known here" in done.stderr
+    assert "newer" not in done.stdout
+
+
+def test_no_pod_is_started_before_it_is_known_that_somebody_can_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nestvirt.kata.helm.Helm.found", lambda *_words: None)
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    done = CliRunner().invoke(kata_install, ["--config", str(tmp_path / "a.yaml")])
+    assert (done.exit_code, "consent with --yes" in done.stderr) == (2, True)
+
+
 def test_without_a_terminal_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
