@@ -9,6 +9,7 @@ import pytest
 from tests.lab import LabError, need
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.vsphere import VSphere
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,39 @@ def kvm_host() -> Iterator[KvmHost]:
         raise
     with host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def vcenter_process() -> Iterator[VSphere]:
+    """A vCenter, of which each test gets a clean one: ask for vcenter."""
+    yield from _vsphere(esx=False)
+
+
+@pytest.fixture(scope="session")
+def esxi_process() -> Iterator[VSphere]:
+    """An ESXi host; ask for esxi."""
+    yield from _vsphere(esx=True)
+
+
+@pytest.fixture
+def vcenter(vcenter_process: VSphere) -> VSphere:
+    """A vCenter with govmomi's usual inventory: DC0, a host DC0_H0, a cluster DC0_C0 of three hosts, four VMs."""
+    vcenter_process.reset()
+    return vcenter_process
+
+
+@pytest.fixture
+def esxi(esxi_process: VSphere) -> VSphere:
+    """An ESXi host without a vCenter, with two VMs."""
+    esxi_process.reset()
+    return esxi_process
+
+
+def _vsphere(*, esx: bool) -> Iterator[VSphere]:
+    try:
+        lab = VSphere(esx=esx)
+    except (LabError, OSError) as error:
+        need(error, "the vSphere peer cannot be brought up")
+        raise
+    with lab:
+        yield lab
