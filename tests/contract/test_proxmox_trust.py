@@ -15,7 +15,7 @@ from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Erro
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
 from tests.contract.basis import MANNER, ON
-from tests.contract.proxmox_runs import enable, session
+from tests.contract.runs import enable, session
 from tests.peers.proxmox_rig import PasswordRig, ProxmoxRig
 from tests.peers.pve_cpu import PVE_8, Release
 from tests.peers.pve_server import Served, serve

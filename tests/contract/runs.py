@@ -1,4 +1,4 @@
-"""Short words for the tests of Proxmox: a session, a run, a finding."""
+"""Short words for the tests of a backend: a session, a run, a finding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nestvirt.engine import Session
 from nestvirt.journal import Journal
 from nestvirt.model import Finding, Goal, Report, Target
 from tests.contract.basis import MANNER, ON, Tell, quiet
-from tests.peers.proxmox_rig import ProxmoxRig
+from tests.contract.rig import Rig
 
 
 def session(
-    rig: ProxmoxRig,
+    rig: Rig,
     journal: Journal,
     name: str,
     *,
@@ -22,25 +22,20 @@ def session(
     endpoint: Mapping[str, str] | None = None,
 ) -> Session:
     """A session on a VM of the rig."""
-    target = Target("proxmox", name)
+    target = Target(rig.backend, name)
     backend = backends.connect(target, endpoint or rig.endpoint)
-    spelling = f"--proxmox {name}"
+    spelling = f"--{rig.backend} {name}"
     return Session(backend, target, backend.find(name), journal, spelling, timeout=timeout, tell=tell)
 
 
 def enable(
-    rig: ProxmoxRig,
-    journal: Journal,
-    name: str,
-    goal: Goal = ON,
-    *,
-    endpoint: Mapping[str, str] | None = None,
+    rig: Rig, journal: Journal, name: str, goal: Goal = ON, *, endpoint: Mapping[str, str] | None = None
 ) -> Report:
     """Run enable on a VM of the rig."""
     return engine.reach(session(rig, journal, name, endpoint=endpoint), goal, MANNER)
 
 
-def check(rig: ProxmoxRig, journal: Journal, name: str, goal: Goal = ON) -> Report:
+def check(rig: Rig, journal: Journal, name: str, goal: Goal = ON) -> Report:
     """Run check on a VM of the rig."""
     return engine.check(session(rig, journal, name), goal)
 
