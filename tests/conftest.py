@@ -50,7 +50,7 @@ def esxi_process() -> Iterator[VSphere]:
 
 @pytest.fixture
 def vcenter(vcenter_process: VSphere) -> VSphere:
-    """A vCenter with govmomi's usual inventory: DC0, a host DC0_H0, a cluster DC0_C0 of three hosts, four VMs."""
+    """A vCenter with govmomi's usual inventory: a host DC0_H0, a cluster DC0_C0 of three, four VMs."""
     vcenter_process.reset()
     return vcenter_process
 

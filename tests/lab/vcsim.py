@@ -86,7 +86,7 @@ class Simulator(Closing):
     def ask(self, operation: str, /, **order: Any) -> Any:
         """Steer it; see control.go."""
         url = f"http://{self.told['Control']}/{operation}"
-        request = urllib.request.Request(url, data=json.dumps(order).encode(), method="POST")  # noqa: S310
+        request = urllib.request.Request(url, data=json.dumps(order).encode(), method="POST")
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
                 return json.load(answer)

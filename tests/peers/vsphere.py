@@ -180,7 +180,7 @@ class VSphere(Simulator):
         self.ask("manner", kind="drs-manual")
 
     def transfer(self, where: str) -> None:
-        """Whose address guests' files have: ``host``, ``*``, or ``other``, with that one's own certificate."""
+        """Whose address guests' files have: ``host``, ``*``, or ``other`` with its own certificate."""
         self.ask("manner", kind="transfer", name=where)
 
     def privileges(self, *names: str) -> None:

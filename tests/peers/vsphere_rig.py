@@ -102,7 +102,7 @@ class VSphereRig:
 
 
 def shows_nesting(config: Mapping[str, Any]) -> bool:
-    """Whether a VM of this configuration is started with nesting: the line of its .vmx decides, if there is one."""
+    """Whether a VM is started with nesting: the line of its .vmx decides, where there is one."""
     keys = {option["Key"].lower(): option["Value"] for option in config["ExtraConfig"]}
     if "vhv.enable" in keys:
         return bool(keys["vhv.enable"].upper() == "TRUE")
@@ -116,3 +116,11 @@ def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
 def _others(config: Mapping[str, Any]) -> dict[str, Any]:
     options = [option for option in config["ExtraConfig"] if option["Key"] not in SETTING]
     return {key: value for key, value in config.items() if key not in SETTING} | {"ExtraConfig": options}
+
+
+class EsxiRig(VSphereRig):
+    """A host has no folders: two VMs of one name are beside each other."""
+
+    def make_ambiguous(self) -> str:
+        name = self.make(running=False)
+        return self.lab.make(name, running=False)
