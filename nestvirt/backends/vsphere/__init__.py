@@ -18,7 +18,7 @@ from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Refused, refused
 from nestvirt.backends.vsphere.setting import KEY, SETTING, Nesting
 from nestvirt.errors import ChangeRejected, MissingExtra, SettingsError, TargetError
 from nestvirt.guest.channel import Channel
-from nestvirt.model import HARDWARE_VERSION, Change, Power, Target, Vm
+from nestvirt.model import HARDWARE_VERSION, Change, Target, Vm
 from nestvirt.printable import printable
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class VsphereBackend:
         """Guest operations, where there is a user of the guest to log in as; see Backend."""
         facts = self._last(vm).facts
         user, password = self._guest
-        if not (user and password) or facts.windows or facts.power is not Power.RUNNING:
+        if not (user and password) or facts.windows:
             return None
         from nestvirt.backends.vsphere.guestops import GuestChannel
 

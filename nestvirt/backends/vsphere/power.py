@@ -23,6 +23,9 @@ OFF, ON = "poweredOff", "poweredOn"
 MARGIN = 60.0
 """Seconds for cutting the power, and for a task that waits for its turn."""
 
+BOOTING = 30.0
+"""Seconds in which VMware Tools may still come up, in a guest that was started a moment ago."""
+
 _OVERRIDE = "give it more --timeout, look at its console, or allow --force-off"
 
 
@@ -75,26 +78,40 @@ class Machine:
             PowerError: it is still on, or there are no Tools to ask.
         """
         deadline = time.monotonic() + timeout
-        try:
-            self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
-        except NoAnswer:
-            pass  # it may have been heard; what becomes of the VM will show
-        except Refused as error:
-            if self._state() == OFF:
-                return
-            tools = error.name in ("ToolsUnavailable", "InvalidState")
-            cure = "see that VMware Tools run in the guest" if tools else error.cure
-            raise PowerError(
-                f"{self.name} cannot be asked to shut down",
-                evidence=error.evidence,
-                cure=f"{cure}; or allow --force-off",
-            ) from error
+        for _ in moments(min(deadline, time.monotonic() + BOOTING)):
+            try:
+                self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
+                break
+            except NoAnswer:
+                break  # it may have been heard; what becomes of the VM will show
+            except Refused as error:
+                if self._state() == OFF:
+                    return
+                refusal = error
+            if refusal.name not in ("ToolsUnavailable", "InvalidState") or self._without_tools():
+                raise self._unasked(refusal)
+        else:
+            raise self._unasked(refusal)
         if not self._becomes(OFF, deadline):
             raise PowerError(
                 f"{self.name} did not shut down within {timeout:.0f} s",
                 evidence=self._seen(),
                 cure=_OVERRIDE,
             )
+
+    def _without_tools(self) -> bool:
+        """Whether there are none at all; a guest that boots has them in a moment."""
+        return (
+            read_one(self.api, self.vm, "guest.toolsStatus").get("guest.toolsStatus") == "toolsNotInstalled"
+        )
+
+    def _unasked(self, error: Refused) -> PowerError:
+        return PowerError(
+            f"{self.name} cannot be asked to shut down",
+            evidence=error.evidence,
+            cure=f"{error.cure if error.privilege else 'see that VMware Tools run in the guest'}; "
+            "or allow --force-off",
+        )
 
     def cut(self) -> None:
         """Cut the power; return when the VM is off.
