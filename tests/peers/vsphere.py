@@ -75,7 +75,7 @@ class VSphere(Simulator):
             like: the VM beside which it is; by itself DC0_C0_RP0_VM0, on the cluster's host DC0_C0_H0.
             switches: how it behaves; see machine.go.
         """
-        name = name or f"vm-{next(_numbers)}"
+        name = name or f"guest-{next(_numbers)}"  # vm-1 would be a managed object's id
         want = {
             "name": name,
             "nested": nested,

@@ -30,7 +30,7 @@ type switches struct {
 	Forgets    bool // ended programs are not listed
 }
 
-var usual = switches{Tools: true, Python: true, Shutdown: 0.05, ToolsLate: 0.05}
+var usual = switches{Tools: true, Python: true, Shutdown: 0.02, ToolsLate: 0.02}
 
 // wanted is a VM to be made.
 type wanted struct {
@@ -57,7 +57,7 @@ type machine struct {
 
 func many(number int) wanted {
 	return wanted{
-		Name: fmt.Sprintf("vm-%05d", number), Nested: types.NewBool(number%3 == 0), Running: number%2 == 0,
+		Name: fmt.Sprintf("guest-%05d", number), Nested: types.NewBool(number%3 == 0), Running: number%2 == 0,
 		Hardware: "vmx-19", switches: usual,
 	}
 }

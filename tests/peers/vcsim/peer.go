@@ -154,7 +154,7 @@ func (p *peer) machine(ref types.ManagedObjectReference) (*machine, *failure) {
 
 func (p *peer) named(name string) (*machine, error) {
 	for _, m := range p.all() {
-		if m.vm.Name == name || m.vm.Self.Value == name {
+		if m.vm.Name == name {
 			return m, nil
 		}
 	}

@@ -234,7 +234,7 @@ func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedOb
 			p.manual = append(p.manual, ref)
 			result.Recommendations = append(result.Recommendations, types.ClusterRecommendation{
 				Key: fmt.Sprint(len(p.manual)), Type: "V1", Rating: 5, Reason: "powerOnVm",
-				ReasonText: "Power on the virtual machine with respect to its resource requirements", Target: &ref,
+				ReasonText: "Power on the virtual machine with respect to its resource requirements", Target: p.clusterOf(ref),
 			})
 		default:
 			task, fault := p.work(ref, "PowerOnVM_Task", p.powerOn)
@@ -245,6 +245,11 @@ func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedOb
 		}
 	}
 	return p.task(first, "powerOnMultiVM", func() (types.AnyType, *failure) { return result, nil }), nil
+}
+
+func (p *peer) clusterOf(ref types.ManagedObjectReference) *types.ManagedObjectReference {
+	vm := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	return simulator.Map.Get(*vm.Runtime.Host).(*simulator.HostSystem).Parent
 }
 
 func (p *peer) applyRecommendation(key string) *failure {
