@@ -16,7 +16,7 @@ CHECKS = {
     "host-vmmon": "Is VMware's own kernel module loaded on this machine?",
     "vm-arch": "Is the VM an x86 one?",
     "vm-encrypted": "Can the VM's configuration be read, or is it encrypted?",
-    "vm-hardware-version": "Is the VM's virtual hardware new enough?",
+    "vm-hardware-version": "Is the VM's hardware version new enough to nest?",
     "vm-permission": "May this user change the VM's CPU?",
     "vm-lock": "Is the VM free of locks?",
     "vm-lock-stale": "Did a process that is gone leave a lock behind?",
