@@ -68,8 +68,10 @@ def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int
     apart = [f"--{backend}" for backend in ("vsphere", "vmx") if options[backend] is not None]
     if cpu is not None and apart:
         raise click.UsageError(f"--cpu does not go with {apart[0]}, where nesting is a setting of its own.")
+    if options["with_host"] is not None and options["vsphere"] is not None:
+        raise click.UsageError("--with-host is for hosts with KVM; an ESXi host has nothing to be changed.")
     if upgrade_hardware is not None and options["vsphere"] is None:
         raise click.UsageError("--upgrade-hardware goes with --vsphere.")
-    if upgrade_hardware is not None and not re.fullmatch(r"vmx-\d{2}", upgrade_hardware):
-        raise click.UsageError("--upgrade-hardware takes a version as vSphere writes it, such as vmx-19.")
+    if upgrade_hardware is not None and not re.fullmatch(r"vmx-(09|[1-9]\d)", upgrade_hardware):
+        raise click.UsageError("--upgrade-hardware takes a version from vmx-09 on, such as vmx-19.")
     return reach_goal(Goal(nested=True, cpu=cpu, upgrade=upgrade_hardware), **options)
