@@ -117,7 +117,7 @@ def vm_cpu(facts: Situation, goal: Goal) -> Iterator[Finding]:
     change = wanted(facts, goal)
     if now.enabled is None:
         evidence = f"{said}: they contradict each other; which one counts, only the guest tells"
-        yield Finding(check, layer, Status.WARN, evidence, "nestvirt can change it", change)
+        yield Finding(check, layer, Status.FAIL, evidence, "nestvirt can change it", change)
         return
     evidence = f"{said}: it {'shows' if now.enabled else 'does not show'} the guest vmx or svm"
     if change is None:

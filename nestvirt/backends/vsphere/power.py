@@ -78,20 +78,14 @@ class Machine:
             PowerError: it is still on, or there are no Tools to ask.
         """
         deadline = time.monotonic() + timeout
-        for _ in moments(min(deadline, time.monotonic() + BOOTING)):
-            try:
-                self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
-                break
-            except NoAnswer:
-                break  # it may have been heard; what becomes of the VM will show
-            except Refused as error:
-                if self._state() == OFF:
-                    return
-                refusal = error
-            if refusal.name not in ("ToolsUnavailable", "InvalidState") or self._without_tools():
-                raise self._unasked(refusal)
-        else:
-            raise self._unasked(refusal)
+        refusal = self._ask_guest(deadline)
+        if refusal is not None:
+            tools = "see that VMware Tools run in the guest"
+            raise PowerError(
+                f"{self.name} cannot be asked to shut down",
+                evidence=refusal.evidence,
+                cure=f"{refusal.cure if refusal.privilege else tools}; or allow --force-off",
+            )
         if not self._becomes(OFF, deadline):
             raise PowerError(
                 f"{self.name} did not shut down within {timeout:.0f} s",
@@ -99,19 +93,27 @@ class Machine:
                 cure=_OVERRIDE,
             )
 
+    def _ask_guest(self, deadline: float) -> Refused | None:
+        """Have VMware Tools shut the guest down; what refuses that."""
+        refusal, unsure = None, False
+        for _ in moments(min(deadline, time.monotonic() + BOOTING)):
+            try:
+                self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
+                return None
+            except NoAnswer:
+                unsure = True  # it may have been heard, and may be asked again
+            except Refused as error:
+                if unsure or self._state() == OFF:
+                    return None  # Tools end where a guest goes down
+                refusal = error
+                if error.name not in ("ToolsUnavailable", "InvalidState") or self._without_tools():
+                    break
+        return refusal
+
     def _without_tools(self) -> bool:
         """Whether there are none at all; a guest that boots has them in a moment."""
-        return (
-            read_one(self.api, self.vm, "guest.toolsStatus").get("guest.toolsStatus") == "toolsNotInstalled"
-        )
-
-    def _unasked(self, error: Refused) -> PowerError:
-        return PowerError(
-            f"{self.name} cannot be asked to shut down",
-            evidence=error.evidence,
-            cure=f"{error.cure if error.privilege else 'see that VMware Tools run in the guest'}; "
-            "or allow --force-off",
-        )
+        status = read_one(self.api, self.vm, "guest.toolsStatus").get("guest.toolsStatus")
+        return bool(status == "toolsNotInstalled")
 
     def cut(self) -> None:
         """Cut the power; return when the VM is off.

@@ -92,12 +92,12 @@ ROWS = {
     ),
     "the key contradicts": Row(
         replace(NESTED, nesting=Nesting(True, "vhv.enable", "FALSE")),
-        GOOD | {"vm-cpu": "warn"},
+        GOOD | ILL,
         "true, vhv.enable=TRUE",
     ),
     "the key contradicts, to be off": Row(
         replace(NESTED, nesting=Nesting(False, "vhv.enable", "TRUE")),
-        WITHDRAWN | {"vm-cpu": "warn"},
+        WITHDRAWN | ILL,
         "false, vhv.enable=FALSE",
         goal=OFF,
     ),
