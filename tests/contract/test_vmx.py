@@ -20,7 +20,7 @@ from tests.contract.cold import ColdConformance
 from tests.contract.rig import Rig
 from tests.peers.vmrun_rig import Guest, VmrunRig, machine_id
 
-IMPATIENT = 2.0
+IMPATIENT = 1.5
 """Seconds: a guest of this peer that does not answer at once never does."""
 
 
