@@ -136,6 +136,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer asks the peer, and the simulator for what the peer does not know.
 func (g *gate) answer(w *httptest.ResponseRecorder, r *http.Request, method *simulator.Method) {
 	cookie, _ := r.Cookie(soap.SessionCookieName)
+	if cookie != nil && !g.knows(cookie) {
+		r.Header.Del("Cookie") // for the simulator, to whom the session goes on
+	}
 	if fault := g.refuses(method, cookie); fault != nil {
 		writeFault(w, fault)
 		return
@@ -156,6 +159,12 @@ func (g *gate) answer(w *httptest.ResponseRecorder, r *http.Request, method *sim
 		g.simulator.ServeHTTP(w, r)
 		g.remember(w, method.Name, cookie)
 	}
+}
+
+func (g *gate) knows(cookie *http.Cookie) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions[cookie.Value]
 }
 
 func (g *gate) remember(w *httptest.ResponseRecorder, method string, cookie *http.Cookie) {

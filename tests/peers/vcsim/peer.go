@@ -25,8 +25,10 @@ type peer struct {
 	guestUser credentials
 	addresses map[string]string // where guests' files are said to be
 	failureOf func(method string) *failure
-	stock     []stock
-	role      int32
+
+	thumbprint string // of the hosts' certificate
+	stock      []stock
+	role       int32
 
 	mu        sync.Mutex
 	machines  map[types.ManagedObjectReference]*machine
@@ -61,7 +63,6 @@ func (p *peer) prepare(thumbprint string) {
 	for _, each := range simulator.Map.All("HostSystem") {
 		host := each.(*simulator.HostSystem)
 		host.Capability = &types.HostCapability{NestedHVSupported: yes()}
-		host.Summary.Config.SslThumbprint = thumbprint
 	}
 	for _, each := range simulator.Map.All("VirtualMachine") {
 		vm := each.(*simulator.VirtualMachine)
@@ -78,6 +79,7 @@ func (p *peer) prepare(thumbprint string) {
 	collector := &collector{}
 	collector.Self = content().PropertyCollector
 	simulator.Map.Put(collector)
+	p.thumbprint = thumbprint
 	p.reset()
 }
 
@@ -117,7 +119,7 @@ func (p *peer) reset() {
 			host.Capability.NestedHVSupported = yes()
 			host.Runtime.InMaintenanceMode = false
 			host.Runtime.ConnectionState = types.HostSystemConnectionStateConnected
-			host.Summary.CurrentEVCModeKey = ""
+			host.Summary.CurrentEVCModeKey, host.Summary.Config.SslThumbprint = "", p.thumbprint
 		})
 	}
 	for _, each := range p.stock {
