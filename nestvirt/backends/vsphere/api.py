@@ -181,7 +181,8 @@ class Api:
             vouched: the fingerprint that vCenter tells of it, which is as good as vCenter's own is.
         """
         own = (host.lower(), port) == (self.address.host, self.address.port)
-        beside = self._pins.known.get((host.lower(), port)) or (vouched if self._pins.own else None)
+        told = tls.digits_of(vouched, where=CERTIFICATE, sha1=True) if vouched and self._pins.own else None
+        beside = self._pins.known.get((host.lower(), port)) or told
         pin = self._pins.own if own else beside
         if self._pins.own and not pin:  # else its certificate would be compared with nothing
             context = tls.context(None)

@@ -66,8 +66,9 @@ class Inventory:
             found = self._by_path(name)
         if not found:
             known = list(self._names())
-            # A VM may be named as another's id is: the name is what its user has chosen.
-            found = [vm for vm, title in known if title == name] or [vm for vm, _ in known if _id(vm) == name]
+            found = [
+                vm for vm, title in known if name in (title, _id(vm))
+            ]  # one may be named as another's id
         if not found:
             raise self._unknown(name, [title for _, title in known])
         if len(found) > 1:
@@ -75,7 +76,7 @@ class Inventory:
             raise TargetError(
                 f"{len(found)} VMs are meant by {printable(name, 100)!r}",
                 evidence=f"{'; '.join(paths)}" + ("; and more" if len(found) > _SHOWN else ""),
-                cure="name the one by its inventory path, or by the id in brackets",
+                cure="name the one by its inventory path or its UUID",
             )
         return found[0]
 
