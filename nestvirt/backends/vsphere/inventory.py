@@ -66,9 +66,8 @@ class Inventory:
             found = self._by_path(name)
         if not found:
             known = list(self._names())
-            found = [
-                vm for vm, title in known if name in (title, _id(vm))
-            ]  # one may be named as another's id
+            # A VM may be named as another's id is: the name is what its user has chosen.
+            found = [vm for vm, title in known if title == name] or [vm for vm, _ in known if _id(vm) == name]
         if not found:
             raise self._unknown(name, [title for _, title in known])
         if len(found) > 1:
