@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.enable import EnableBench
 from benchmarks.proxmox import ProxmoxBench
+from benchmarks.vsphere import VSphereBench
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
 PROBE = str(Path(__file__).parents[1] / "nestvirt" / "guest" / "probe.py")
@@ -87,6 +88,14 @@ def main() -> int:
             print(count.line(), flush=True)
         ours_s, theirs_s = in_turn(proxmox.by_nestvirt, proxmox.by_requests, RUNS)
     print(Ratio("Proxmox: facts by nestvirt / the same bare requests", ours_s, theirs_s, 1.5).line())
+    with VSphereBench() as vsphere:
+        for figure in vsphere.figures():
+            print(figure.line(), flush=True)
+        # The loops take a minute or two each, so that they are run but once.
+        ours_s, theirs_s = [vsphere.find_by_nestvirt()], [vsphere.find_by_loop()]
+        print(Ratio("vSphere: one of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.1).line())
+        ours_s, theirs_s = [vsphere.list_by_nestvirt()], [vsphere.list_by_loop()]
+        print(Ratio("vSphere: states of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.1).line())
     peak = peak_mib([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")

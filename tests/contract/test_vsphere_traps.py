@@ -17,7 +17,7 @@ from tests.peers.vsphere import VSphere
 from tests.peers.vsphere_rig import ENOUGH, VSphereRig
 
 PASSTHROUGH = {"_type": "VirtualPCIPassthrough", "key": 13000}
-BLOCKED = {
+BLOCKED: dict[str, dict[str, Any]] = {
     "vm-fault-tolerance": {"runtime.faultToleranceState": "running"},
     "vm-passthrough": {"config.hardware.device+": PASSTHROUGH},
     "vm-hardware-version": {"config.version": "vmx-08"},
@@ -277,7 +277,7 @@ def test_missing_privilege_is_named_before_anything_is_touched(rig: VSphereRig, 
 
 def test_refusal_that_nobody_could_see_coming_names_the_privilege(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make(running=False)
-    denied = {
+    denied: dict[str, Any] = {
         "object": {"type": "VirtualMachine", "value": "vm-1"},
         "privilegeId": "VirtualMachine.Config.CPUCount",
     }

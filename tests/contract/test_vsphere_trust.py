@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from tests.peers.vsphere import VSphere
 from tests.peers.vsphere_rig import VSphereRig
 
 ANY = Target("vsphere", "any")
+Choices = dict[str, Callable[[VSphere], dict[str, str]]]
 OTHER = ":".join(["AB"] * 32)
 
 
@@ -38,7 +39,7 @@ def refused(endpoint: Mapping[str, str]) -> ConnectionFailed:
     return caught.value
 
 
-UNTRUSTED = {
+UNTRUSTED: Choices = {
     "no CA": lambda _lab: {},
     "another CA": lambda lab: {"ca_file": lab.other_ca_file},
     "another certificate": lambda _lab: {"fingerprint": OTHER},
@@ -59,7 +60,7 @@ def test_untrusted_server_is_refused_before_anything_is_sent(rig: VSphereRig, wh
     assert rig.lab.counts() == {}
 
 
-TRUSTED = {
+TRUSTED: Choices = {
     "by its CA": lambda lab: {"ca_file": lab.ca_file},
     "pinned": lambda lab: {"fingerprint": lab.thumbprint},
     "pinned by SHA-1": lambda lab: {"fingerprint": lab.thumbprint_sha1},
