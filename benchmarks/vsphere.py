@@ -96,7 +96,7 @@ class VSphereBench:
         return time.perf_counter() - start
 
     def find_by_loop(self) -> float:
-        """Seconds of what pyvmomi's samples do: a view, a loop that compares names, then what is asked of it."""
+        """Seconds of what pyvmomi's samples do: a view, a loop that compares names, then what is asked."""
         start = time.perf_counter()
         connection, vms = self._loop()
         vm = next(vm for vm in vms if vm.name == NAME)
