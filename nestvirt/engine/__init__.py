@@ -85,10 +85,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         _refuse_forgetting(session, unfinished)
         owed = _owes_power(unfinished, facts)
-        needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
-        running = facts.power is Power.RUNNING and not facts.busy
-        idle = plan.cold_boot and facts.power is Power.STOPPED and not session.backend.kind.has_guest
-        cycle = owed or (manner.restart and (idle or (running and needed)))
+        idle, cycle = _cycled(session, manner, plan, facts, owed)
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
@@ -150,6 +147,14 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             if not run.steps:
                 remains = (f"run {run.id} had changed no setting; all runs: nestvirt undo --list",)
             return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+
+
+def _cycled(session: Session, manner: Manner, plan: Plan, facts: Facts, owed: bool) -> tuple[bool, bool]:
+    """Whether it is off and is started for the goal's sake, and whether it is power-cycled, or started."""
+    needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
+    running = facts.power is Power.RUNNING and not facts.busy
+    idle = plan.cold_boot and facts.power is Power.STOPPED and not session.backend.kind.has_guest
+    return idle, owed or (manner.restart and (idle or (running and needed)))
 
 
 def _refuse_while_it_runs(session: Session, facts: Facts, changes: Sequence[Change], cycle: bool) -> None:
