@@ -6,10 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from nestvirt.backends import base
 from tests.lab import LabError, need
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.vsphere import VSphere
+
+AT_ONCE = 0.02
+"""Seconds until it is looked a second time at a peer that does everything at once."""
 
 
 @pytest.fixture(scope="session")
@@ -49,15 +53,17 @@ def esxi_process() -> Iterator[VSphere]:
 
 
 @pytest.fixture
-def vcenter(vcenter_process: VSphere) -> VSphere:
+def vcenter(vcenter_process: VSphere, monkeypatch: pytest.MonkeyPatch) -> VSphere:
     """A vCenter with govmomi's usual inventory: a host DC0_H0, a cluster DC0_C0 of three, four VMs."""
+    monkeypatch.setattr(base, "FIRST_PAUSE", AT_ONCE)
     vcenter_process.reset()
     return vcenter_process
 
 
 @pytest.fixture
-def esxi(esxi_process: VSphere) -> VSphere:
+def esxi(esxi_process: VSphere, monkeypatch: pytest.MonkeyPatch) -> VSphere:
     """An ESXi host without a vCenter, with two VMs."""
+    monkeypatch.setattr(base, "FIRST_PAUSE", AT_ONCE)
     esxi_process.reset()
     return esxi_process
 
