@@ -170,8 +170,9 @@ class Inventory:
                 shown, evidence=evidence, cure="give this user System.View and System.Read there"
             )
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
-        listed = [*near, *(title for title in sorted(known) if title not in near)][:_SHOWN]
-        more = f" and {len(known) - len(listed)} more" if len(known) > len(listed) else ""
+        listed = list(dict.fromkeys([*near, *sorted(known)]))[:_SHOWN]
+        left = len(set(known)) - len(listed)
+        more = f" and {left} more" if left else ""
         return TargetError(
             shown,
             evidence=printable(f"{who} sees: {', '.join(listed)}", 1000) + more,
