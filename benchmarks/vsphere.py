@@ -7,13 +7,13 @@ import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from pyVim import connect
 from pyVmomi import vim
 
+from benchmarks.proxmox import Count
 from nestvirt import backends
 from nestvirt.backends.vsphere import VsphereBackend
 from nestvirt.model import Target
@@ -37,21 +37,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number, and what it should stay below."""
-
-    name: str
-    value: int
-    unit: str
-    aim: int
-
-    def line(self) -> str:
-        """One row of the table."""
-        verdict = "ok" if self.value <= self.aim else "MISSED"
-        return f"{self.name:<58} {self.value:>6} {self.unit}  aim {self.aim}  {verdict}"
-
-
 class VSphereBench:
     """The peer with ten thousand VMs."""
 
@@ -65,7 +50,7 @@ class VSphereBench:
     ) -> None:
         self._lab.close()
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[Count]:
         """Round trips to find and read one VM; and the peak memory of that and of the whole listing."""
         self._lab.clear()
         self.find_by_nestvirt()
@@ -74,8 +59,8 @@ class VSphereBench:
         command = [sys.executable, "-c", PEAK, NAME]
         done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
         return [
-            Figure(f"vSphere: one of {MANY} VMs, found and read", trips, "round trips", TRIPS_AIM),
-            Figure(f"vSphere: peak memory, all {MANY} listed", int(done.stdout), "MiB", PEAK_AIM),
+            Count(f"vSphere: one of {MANY} VMs, found and read", trips, TRIPS_AIM, "round trips"),
+            Count(f"vSphere: peak memory, all {MANY} listed", int(done.stdout), PEAK_AIM, "MiB"),
         ]
 
     def find_by_nestvirt(self) -> float:

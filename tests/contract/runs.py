@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
-from nestvirt import backends, engine
+from nestvirt import backends, engine, report
 from nestvirt.engine import Session
 from nestvirt.journal import Journal
 from nestvirt.model import Finding, Goal, Report, Target
@@ -44,3 +46,13 @@ def found(report: Report, check_id: str) -> Finding:
     """The one finding of that check."""
     [finding] = [f for f in report.findings if f.check == check_id]
     return finding
+
+
+def all_told(rig: Rig, journal: Journal, state: Path, name: str) -> list[str]:
+    """Whatever is shown, and kept in the folder of the journal, of enabling a VM and undoing it."""
+    result = enable(rig, journal, name)
+    engine.undo(session(rig, journal, name), journal.find(result.run), MANNER)
+    told = [report.to_json(result), str(report.to_text(result))]
+    told += [path.read_text() for path in state.rglob("*") if path.is_file()]
+    told.append(json.dumps(dict(session(rig, journal, name).backend.endpoint)))
+    return told

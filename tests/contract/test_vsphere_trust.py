@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from nestvirt import backends, engine, report
+from nestvirt import backends, engine
+from nestvirt.backends.vsphere import api
 from nestvirt.engine import Step
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Status, Target
 from tests.contract.basis import MANNER, ON
-from tests.contract.runs import enable, session
+from tests.contract.runs import all_told, session
 from tests.peers.vsphere import VSphere
 from tests.peers.vsphere_rig import VSphereRig
 
@@ -111,6 +111,20 @@ def test_other_server_is_not_taken_for_vsphere(rig: VSphereRig, status: int, bod
     assert "Login" not in rig.lab.counts()
 
 
+def test_server_that_does_not_answer_is_not_waited_for_forever(
+    rig: VSphereRig, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = rig.make(running=False)
+    monkeypatch.setattr(api, "ANSWER", 0.2)
+    now = session(rig, journal, name)
+    now.backend.read(now.vm)
+    rig.lab.delay("RetrievePropertiesEx", 1.0, times=5)
+    with pytest.raises(ConnectionFailed) as caught:
+        now.backend.read(now.vm)
+    assert caught.value.evidence
+    assert caught.value.cure
+
+
 def test_session_that_has_run_out_midway_is_renewed(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make()
 
@@ -135,12 +149,7 @@ def test_no_credential_is_in_a_report_a_record_or_an_error(
     caplog.set_level("DEBUG")
     secrets = [rig.lab.password, rig.lab.guest_password, "not-this-one"]
     name = rig.make()
-    result = enable(rig, journal, name)
-    engine.undo(session(rig, journal, name), journal.find(result.run), MANNER)
-    told = [report.to_json(result), str(report.to_text(result)), caplog.text]
-    told += [path.read_text() for path in (tmp_path / "state").rglob("*") if path.is_file()]
-    told.append(json.dumps(dict(session(rig, journal, name).backend.endpoint)))
-    told += errors_of(rig)
+    told = [*all_told(rig, journal, tmp_path / "state", name), *errors_of(rig), caplog.text]
     assert len(told) > 8
     assert not [text for text in told if any(secret in text for secret in secrets)]
 

@@ -104,11 +104,7 @@ class VSphere(Simulator):
 
     def set_host(self, name: str, values: Mapping[str, Any]) -> None:
         """The same of a host."""
-        self.ask("set", kind="HostSystem", name=name, values=values)
-
-    def set_cluster(self, name: str, values: Mapping[str, Any]) -> None:
-        """The same of a cluster."""
-        self.ask("set", kind="ClusterComputeResource", name=name, values=values)
+        self.ask("set-host", name=name, values=values)
 
     def set_key(self, name: str, key: str, value: str | None) -> None:
         """Change an extraConfig; None removes it."""

@@ -42,7 +42,7 @@ type order struct {
 }
 
 var operations = map[string]operation{
-	"make": (*control).make, "switch": (*control).adjust, "set": (*control).set, "key": (*control).key,
+	"make": (*control).make, "switch": (*control).adjust, "set": (*control).set, "set-host": (*control).setOfHost, "key": (*control).key,
 	"see": (*control).see, "power": (*control).power, "snapshot": (*control).snapshot, "remove": (*control).remove,
 	"leftovers": (*control).leftovers, "move": (*control).move,
 	"reset": (*control).reset, "counts": (*control).counts, "clear": (*control).clear, "rule": (*control).rule,
@@ -90,11 +90,8 @@ func (c *control) on(o order, do func(*machine) error) (interface{}, error) {
 	return nil, err
 }
 
-// set changes properties of a VM, or of another object, behind everybody's back.
+// set changes properties of a VM, behind everybody's back.
 func (c *control) set(o order) (interface{}, error) {
-	if o.Kind != "" {
-		return nil, setOn(o)
-	}
 	return c.on(o, func(m *machine) error {
 		for path, value := range o.Values {
 			if err := setProperty(&m.vm.VirtualMachine, path, value); err != nil {
@@ -108,28 +105,22 @@ func (c *control) set(o order) (interface{}, error) {
 	})
 }
 
-func setOn(o order) (err error) {
-	for _, each := range simulator.Map.All(o.Kind) {
-		var place interface{}
-		switch found := each.(type) {
-		case *simulator.HostSystem:
-			place = &found.HostSystem
-		case *simulator.ClusterComputeResource:
-			place = &found.ClusterComputeResource
-		}
-		if each.Entity().Name != o.Name || place == nil {
+func (c *control) setOfHost(o order) (_ interface{}, err error) {
+	for _, each := range simulator.Map.All("HostSystem") {
+		host := each.(*simulator.HostSystem)
+		if host.Name != o.Name {
 			continue
 		}
-		simulator.Map.WithLock(each, func() {
+		simulator.Map.WithLock(host, func() {
 			for path, value := range o.Values {
 				if err == nil {
-					err = setProperty(place, path, value)
+					err = setProperty(&host.HostSystem, path, value)
 				}
 			}
 		})
-		return err
+		return nil, err
 	}
-	return fmt.Errorf("there is no %s %s", o.Kind, o.Name)
+	return nil, fmt.Errorf("there is no host %s", o.Name)
 }
 
 // key sets an extraConfig, or removes it.
