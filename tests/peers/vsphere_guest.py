@@ -12,23 +12,10 @@ from pathlib import Path
 from nestvirt.guest import verify
 from tests.peers.guest_answers import NO_FLAG, WORKS, probe_answer, reading_answer
 
-TOOLS = (
-    "cat",
-    "chmod",
-    "env",
-    "head",
-    "ls",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "rm",
-    "rmdir",
-    "sleep",
-    "stat",
-    "tail",
-    "test",
-)
-TOOLS += ("timeout", "touch", "true", "uname", "wc", "id", "kill", "printf", "dd", "tr", "cut", "sed", "grep")
+TOOLS = """
+    cat chmod cut dd env grep head id kill ls mkdir mktemp mv printf rm rmdir sed sleep stat tail test timeout
+    touch tr true uname wc
+""".split()
 
 PYTHON = """\
 #!/bin/sh
