@@ -15,7 +15,7 @@ from tests.peers.guest_answers import NO_FLAG, WORKS, probe_answer, reading_answ
 TOOLS = """
     cat chmod cut dd env grep head id kill ls mkdir mktemp mv printf rm rmdir sed sleep stat tail test timeout
     touch tr true uname wc
-""".split()
+"""
 
 PYTHON = """\
 #!/bin/sh
@@ -54,7 +54,7 @@ def furnish(folder: Path) -> None:
     programs, python = folder / "bin", folder / "python"
     for each in (programs, python):
         each.mkdir(parents=True)
-    for tool in TOOLS:
+    for tool in TOOLS.split():
         if found := shutil.which(tool, path="/usr/bin:/bin"):
             (programs / tool).symlink_to(found)
     for place, text in ((python / "python3", PYTHON), (programs / "sh", SHELL)):
