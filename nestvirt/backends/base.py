@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -21,6 +22,7 @@ class Kind:
         cycle: what makes a setting effective, as an order.
         condition: when that is done.
         pending: what is left to do where that was not done, with {} for the name.
+        cold: whether a setting can be written only while it is off.
     """
 
     thing: str = "VM"
@@ -29,9 +31,24 @@ class Kind:
     cycle: str = "power-cycle the VM"
     condition: str = "if it runs"
     pending: str = "power-cycle {}: shut it down and start it (a reboot inside the guest is not enough)"
+    cold: bool = False
 
 
-VM = Kind()
+VM, COLD_VM = Kind(), Kind(cold=True)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+
+
+def moments(deadline: float) -> Iterator[None]:
+    """Moments to look at, at growing intervals, the last one at the deadline."""
+    pause = FIRST_PAUSE
+    while True:
+        yield
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
 class Place(NamedTuple):
