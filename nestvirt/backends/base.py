@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
+from nestvirt.errors import ChangeRejected
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
 
@@ -49,6 +50,15 @@ def moments(deadline: float) -> Iterator[None]:
             return
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def changed_meanwhile(what: str, change: Change, present: str | None) -> ChangeRejected:
+    """What is said where a setting is not any more what a plan was made for."""
+    return ChangeRejected(
+        f"{what} was changed by somebody else a moment ago",
+        evidence=f"it was {change.before!r}, and is {present!r}",
+        cure="run this again to plan anew",
+    )
 
 
 class Place(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from nestvirt.backends.base import COLD_VM, Place, moments
+from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile, moments
 from nestvirt.backends.vsphere.address import Address
 from nestvirt.backends.vsphere.facts import CHECKS, VmFacts
 from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Refused, refused
@@ -149,7 +149,7 @@ class VsphereBackend:
             if unsure and present == change.after:
                 return  # what got lost was an answer
             if present != change.before:
-                raise _somebody_else(vm, change, present)
+                raise changed_meanwhile(f"{change.setting} of {vm.name}", change, present)
             try:
                 self._write(vm, change)
             except NoAnswer as error:
@@ -269,14 +269,6 @@ def _gone(name: str) -> TargetError:
         f"the VM {printable(name, 100)} is not there any more",
         evidence="vSphere shows no such object",
         cure="see whether it was removed or registered anew; then name it again",
-    )
-
-
-def _somebody_else(vm: Vm, change: Change, present: str | None) -> ChangeRejected:
-    return ChangeRejected(
-        f"{change.setting} of {vm.name} was changed by somebody else a moment ago",
-        evidence=f"it was {change.before!r}, and is {present!r}",
-        cure="run this again to plan anew",
     )
 
 
