@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.enable import EnableBench
 from benchmarks.kata import MANY, KataBench
 from benchmarks.proxmox import ProxmoxBench
+from benchmarks.vsphere import VSphereBench
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
 PROBE = str(Path(__file__).parents[1] / "nestvirt" / "guest" / "probe.py")
@@ -93,6 +94,14 @@ def main() -> int:
             print(count.line(), flush=True)
         many_s, one_s = in_turn(lambda: kata.preflight(MANY), lambda: kata.preflight(1), 3)
     print(Ratio(f"Kata: preflight of {MANY} nodes / of one", many_s, one_s, 3.0).line(), flush=True)
+    with VSphereBench() as vsphere:
+        for figure in vsphere.figures():
+            print(figure.line(), flush=True)
+        ours_s, theirs_s = in_turn(vsphere.find_by_nestvirt, vsphere.find_by_loop, 3)
+        print(Ratio("vSphere: one of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.2).line())
+        # Half a minute for the loop: once will do.
+        ours_s, theirs_s = [vsphere.list_by_nestvirt()], [vsphere.list_by_loop()]
+        print(Ratio("vSphere: states of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.1).line())
     peak = peak_mib([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")

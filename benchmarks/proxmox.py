@@ -23,16 +23,17 @@ FACTS_AIM, ENABLE_AIM = 6, 10
 
 @dataclass(frozen=True)
 class Count:
-    """A number of requests, and what it should stay below."""
+    """A number, and what it should stay below."""
 
     name: str
-    sent: int
+    number: int
     aim: int
+    unit: str = "requests"
 
     def line(self) -> str:
         """One row of the table."""
-        verdict = "ok" if self.sent <= self.aim else "MISSED"
-        return f"{self.name:<58} {self.sent:>6} requests  aim {self.aim}  {verdict}"
+        verdict = "ok" if self.number <= self.aim else "MISSED"
+        return f"{self.name:<58} {self.number:>6} {self.unit}  aim {self.aim}  {verdict}"
 
 
 class ProxmoxBench:

@@ -15,6 +15,10 @@ POWER_RIGHT = "vm-power-permission"
 """Check id of the one finding that stands against a power cycle only, and not against a change."""
 
 
+HARDWARE_VERSION = "config.version"
+"""The one setting that goes in one direction only."""
+
+
 class Layer(StrEnum):
     """Where in the chain a finding was made, outermost first."""
 
@@ -104,11 +108,13 @@ class Goal:
         nested: True to have nesting, False to have none.
         cpu: the CPU mode or model to use, in the backend's own words; None for its best choice.
         former: the change by which nestvirt once gave it nesting, for disable to put back what was there.
+        upgrade: the VMware hardware version to raise the VM to where it is too old; None for never.
     """
 
     nested: bool = True
     cpu: str | None = None
     former: Change | None = None
+    upgrade: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,11 @@ class Change:
         """The kernel module to be loaded anew for it: a file in /sys says what it was loaded with."""
         found = re.match(r"/sys/module/(\w+)/", self.setting)
         return found[1] if found else None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether nobody can take it back: VMware lowers no VM's hardware version."""
+        return self.setting == HARDWARE_VERSION
 
     @property
     def deed(self) -> str:

@@ -8,15 +8,18 @@ value never is.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from nestvirt import configfile
 from nestvirt.configfile import ConfigFile
 from nestvirt.errors import SettingsError
 from nestvirt.settings_table import CREDENTIALS as CREDENTIALS
+from nestvirt.settings_table import GUEST_CREDENTIALS
 from nestvirt.settings_table import SETTINGS as SETTINGS
 from nestvirt.settings_table import Setting as Setting
 
@@ -25,6 +28,9 @@ KEYRING = "nestvirt"
 
 RECORD = "the run's record"
 
+SECRETS = sorted({s.name for known in SETTINGS.values() for s in known if s.secret})
+
+_SCHEME = re.compile(r"([A-Za-z]+://)?(.*)", re.DOTALL)
 _BOOLEANS = dict.fromkeys(("1", "true", "yes"), "true") | dict.fromkeys(("0", "false", "no"), "false")
 
 
@@ -98,11 +104,11 @@ def resolve(
     ]
     if recorded is None or any(setting.secret for setting in known):
         layers += _asked_and_set(backend, profile)
+    layers = _userinfo_apart(known, layers)
     found = _first_of_each(known, layers)
     _settle_flags(known, found)
     _settle_trust(found)
-    if not any(s.secret and s.name in found for s in known):
-        found |= _from_keyring(backend, profile, found, len(layers))
+    found |= _from_keyring(backend, profile, found, len(layers))
     _settle_credentials(backend, found)
     _refuse_another_place(found, layers)
     return Endpoint({n: f.value for n, f in found.items()}, {n: f.source for n, f in found.items()})
@@ -110,9 +116,15 @@ def resolve(
 
 def lacks_password(backend: str, values: Mapping[str, str]) -> bool:
     """True where only a password is missing, so that its user could be asked for it."""
-    secrets = {setting.name for setting in SETTINGS.get(backend, ()) if setting.secret}
+    secrets = _own_secrets(backend)
     asked = "password" in secrets and "username" in values and _over_https(values.get("endpoint", ""))
     return asked and not secrets & set(values)
+
+
+def _own_secrets(backend: str) -> set[str]:
+    """Those that say who one is to the hypervisor."""
+    ways = {name for way in CREDENTIALS.get(backend, ()) for name in way}
+    return {s.name for s in SETTINGS.get(backend, ()) if s.secret} & ways
 
 
 def unverified(values: Mapping[str, str]) -> bool:
@@ -143,15 +155,56 @@ def _asked_and_set(backend: str, profile: str | None) -> list[_Layer]:
         )
     asked = _profile(file, profile, backend) if profile else {}
     _check_defaults(file)
-    file.refuse_shared_secrets({s.name for known in SETTINGS.values() for s in known if s.secret})
+    file.refuse_shared_secrets(SECRETS)
     known, defaults = SETTINGS[backend], file.table("defaults", backend)
     return [
         {name: (value, f"profile {profile} in {file.path}") for name, value in asked.items()},
         {s.name: _variable(s.variables, ours=True) for s in known},
-        {s.name: _variable(s.variables, ours=False) for s in known},
+        _others(known),
         {name: (value, f"[defaults.{backend}] in {file.path}") for name, value in defaults.items()},
         {s.name: (s.default, "the built-in default") for s in known},
     ]
+
+
+def _others(known: tuple[Setting, ...]) -> _Layer:
+    """Of other programs, all that is set: but where two name an address, only the first one's count."""
+    set_ = [_family(name) for name in known[0].variables if os.environ.get(name) and _family(name)]
+    elsewhere = {family for family in set_ if family != set_[0]}
+    return {
+        s.name: _variable([v for v in s.variables if _family(v) not in elsewhere], ours=False) for s in known
+    }
+
+
+def _family(variable: str) -> str:
+    family = variable.partition("_")[0]
+    return "" if family == "NESTVIRT" else family
+
+
+def _userinfo_apart(known: tuple[Setting, ...], layers: list[_Layer]) -> list[_Layer]:
+    """Take ``user:password@`` out of the addresses; it counts where its own address does.
+
+    Raises:
+        SettingsError: there is a password in a place that others can read.
+    """
+    if not known or not known[0].userinfo:
+        return layers
+    name, done, chosen = known[0].name, [], ""
+    for layer in layers:
+        value, source = layer.get(name, ("", ""))
+        scheme, rest = _SCHEME.fullmatch(str(value or "")).groups()  # type: ignore[union-attr]
+        info, _, place = rest.rpartition("@")
+        user, _, password = info.partition(":")
+        if password and source not in known[0].variables:
+            cure = "leave it out there, and set it in a variable or the keyring"
+            raise SettingsError(
+                f"the {name} has a password in it", evidence=f"it is from {source}", cure=cure
+            )
+        chosen = chosen or place
+        told = {"username": (unquote(user), source), "password": (unquote(password), source)}
+        counts = {n: of for n, of in told.items() if of[0] and not layer.get(n, ("", ""))[0]}
+        own = counts if _same_place(place) == _same_place(chosen) else {}
+        done.append({**layer, name: (f"{scheme or ''}{place}", source), **own} if info else layer)
+    return done
 
 
 def _variable(names: Iterable[str], *, ours: bool) -> tuple[str, str]:
@@ -181,7 +234,9 @@ def _text(setting: Setting, value: object, source: str) -> str:
     if not isinstance(value, str | None):
         seen, cure = f"in {source} it is a {type(value).__name__}", "write it in quotes"
     elif value and setting.kind is Path:
-        return str(Path(os.path.expanduser(value)).absolute())  # noqa: PTH111 - it leaves an unknown ~user
+        paths = value.split(os.pathsep) if setting.several else [value]
+        # os.path leaves an unknown ~user as it is
+        return os.pathsep.join(str(Path(os.path.expanduser(p)).absolute()) for p in paths if p)  # noqa: PTH111
     elif not value or setting.kind is not bool:
         return (value or "").strip() if setting.secret else value or ""  # a file's line end is no secret
     elif value.lower() in _BOOLEANS:
@@ -217,9 +272,7 @@ def _refuse_another_place(found: Mapping[str, _Found], layers: list[_Layer]) -> 
     place = found.get("endpoint")
     if place is None or place.source != RECORD:
         return
-    for secret in ("api_token", "token_secret", "password"):
-        if secret not in found or found[secret].rank >= len(layers):
-            continue
+    for secret in [name for name in SECRETS if name in found and found[name].rank < len(layers)]:
         other, source = layers[found[secret].rank].get("endpoint", ("", ""))
         if other and _same_place(str(other)) != _same_place(place.value):
             raise SettingsError(
@@ -231,8 +284,8 @@ def _refuse_another_place(found: Mapping[str, _Found], layers: list[_Layer]) -> 
 
 def _same_place(endpoint: str) -> str:
     scheme, separator, rest = endpoint.lower().rstrip("/").partition("://")
-    host = rest if separator else scheme
-    return host.removesuffix(":8006")
+    host = (rest if separator else scheme).removesuffix("/sdk")
+    return host.removesuffix(":8006").removesuffix(":443")
 
 
 def _settle_credentials(backend: str, found: dict[str, _Found]) -> None:
@@ -250,24 +303,30 @@ def _settle_credentials(backend: str, found: dict[str, _Found]) -> None:
 def _from_keyring(
     backend: str, profile: str | None, found: Mapping[str, _Found], rank: int
 ) -> dict[str, _Found]:
-    """The first secret that is in the user's keyring, where the hypervisor's address asks for one."""
+    """What is missing and in the user's keyring, where the hypervisor's address asks for it.
+
+    That is the first secret of one's own, and the password in guests of a user who is named.
+    """
     wanted = [way[0] for way in CREDENTIALS.get(backend, ()) if len(way) == 1]
-    if not wanted or "endpoint" not in found or not _over_https(found["endpoint"].value):
+    wanted = [] if _own_secrets(backend) & set(found) else wanted
+    guest_user, guest_password = GUEST_CREDENTIALS.get(backend, ("", ""))
+    inside = [guest_password] if guest_user in found and guest_password not in found else []
+    if not (wanted or inside) or "endpoint" not in found or not _over_https(found["endpoint"].value):
         return {}
     import keyring  # when asked, as it is slow to start
     import keyring.errors
 
     account = f"{backend}@{profile}" if profile else backend
-    for name in wanted:
-        if name == "password" and "username" not in found:
-            continue
-        try:
-            value = keyring.get_password(KEYRING, f"{account}:{name}")
-        except (keyring.errors.KeyringError, ImportError, AttributeError, RuntimeError, OSError):
-            return {}  # locked, broken, or there is none on this machine
-        if value:
-            return {name: _Found(value, "the keyring", rank)}
-    return {}
+    held: dict[str, _Found] = {}
+    for name in [n for n in wanted if n != "password" or "username" in found] + inside:
+        if name in inside or not held:
+            try:
+                value = keyring.get_password(KEYRING, f"{account}:{name}")
+            except (keyring.errors.KeyringError, ImportError, AttributeError, RuntimeError, OSError):
+                return {}  # locked, broken, or there is none on this machine
+            if value:
+                held[name] = _Found(value, "the keyring", rank)
+    return held
 
 
 def _over_https(endpoint: str) -> bool:

@@ -18,6 +18,9 @@ class Setting:
         kind: what it is. The file may have numbers and booleans as such; a backend gets text, and a path
             that holds in any folder, as it is recorded.
         negates: the setting of which this one says the opposite.
+        several: whether it may be a list, as PATH is one.
+        userinfo: whether the address may have a user and password in it, ``user:password@host``; they count
+            as settings of the same source.
     """
 
     name: str
@@ -27,10 +30,13 @@ class Setting:
     secret: bool = False
     kind: type[str] | type[int] | type[bool] | type[Path] = str
     negates: str | None = None
+    several: bool = False
+    userinfo: bool = False
 
 
 # Other programs' variables: LIBVIRT_DEFAULT_URI is libvirt's own (https://libvirt.org/uri.html), PROXMOX_VE_*
 # are those of Terraform's and OpenTofu's bpg/proxmox, PROXMOX_* those of Ansible's community.proxmox.
+# VSPHERE_* are those of Terraform's vsphere, GOVC_* govc's, VMWARE_* those of Ansible's community.vmware.
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "libvirt": (
         Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system", option="connect"),
@@ -75,10 +81,56 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("node_ssh", ("NESTVIRT_PROXMOX_NODE_SSH",), option="node-ssh"),
         Setting("ssh_config", ("NESTVIRT_PROXMOX_SSH_CONFIG",), kind=Path),
     ),
+    "vsphere": (
+        Setting(
+            "endpoint",
+            ("NESTVIRT_VSPHERE_ENDPOINT", "VSPHERE_SERVER", "GOVC_URL", "VMWARE_HOST"),
+            option="connect",
+            userinfo=True,
+        ),
+        Setting("port", ("NESTVIRT_VSPHERE_PORT", "VMWARE_PORT"), kind=int),
+        Setting(
+            "username",
+            ("NESTVIRT_VSPHERE_USERNAME", "VSPHERE_USER", "GOVC_USERNAME", "VMWARE_USER"),
+            option="username",
+        ),
+        Setting(
+            "password",
+            ("NESTVIRT_VSPHERE_PASSWORD", "VSPHERE_PASSWORD", "GOVC_PASSWORD", "VMWARE_PASSWORD"),
+            secret=True,
+        ),
+        Setting(
+            "ca_file",
+            ("NESTVIRT_VSPHERE_CA_FILE", "GOVC_TLS_CA_CERTS"),
+            option="ca-file",
+            kind=Path,
+            several=True,
+        ),
+        Setting("fingerprint", ("NESTVIRT_VSPHERE_FINGERPRINT", "GOVC_THUMBPRINT"), option="fingerprint"),
+        Setting("known_hosts", ("NESTVIRT_VSPHERE_KNOWN_HOSTS", "GOVC_TLS_KNOWN_HOSTS"), kind=Path),
+        Setting(
+            "insecure",
+            ("NESTVIRT_VSPHERE_INSECURE", "VSPHERE_ALLOW_UNVERIFIED_SSL", "GOVC_INSECURE"),
+            option="insecure",
+            kind=bool,
+        ),
+        Setting("validate_certs", ("VMWARE_VALIDATE_CERTS",), kind=bool, negates="insecure"),
+        Setting("guest_username", ("NESTVIRT_VSPHERE_GUEST_USERNAME",), option="guest-username"),
+        Setting("guest_password", ("NESTVIRT_VSPHERE_GUEST_PASSWORD",), secret=True),
+        Setting("guest_login", ("NESTVIRT_VSPHERE_GUEST_LOGIN", "GOVC_GUEST_LOGIN"), secret=True),
+    ),
+    "vmx": (
+        Setting("vmrun", ("NESTVIRT_VMX_VMRUN",), kind=Path),
+        Setting("product", ("NESTVIRT_VMX_PRODUCT",)),
+    ),
 }
 """What each backend can be given; its first setting is where the hypervisor is."""
 
 CREDENTIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "proxmox": (("api_token",), ("token_id", "token_secret"), ("password",)),
+    "vsphere": (("password",),),
 }
 """The ways to say who one is, each the settings that it takes all of; of one source, the first counts."""
+
+GUEST_CREDENTIALS: dict[str, tuple[str, str]] = {"vsphere": ("guest_username", "guest_password")}
+"""Who one is inside the guests, where the way in goes through the hypervisor and asks for it."""

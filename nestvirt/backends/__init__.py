@@ -11,6 +11,8 @@ from nestvirt.model import Target
 BACKENDS: dict[str, str] = {
     "libvirt": "nestvirt.backends.libvirt:LibvirtBackend",
     "proxmox": "nestvirt.backends.proxmox:ProxmoxBackend",
+    "vsphere": "nestvirt.backends.vsphere:VsphereBackend",
+    "vmx": "nestvirt.backends.workstation:VmxBackend",
     "host": "nestvirt.backends.host:HostBackend",
     "vagrant": "nestvirt.backends.vagrant:VagrantBackend",
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
+from nestvirt.errors import ChangeRejected
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
 
@@ -21,6 +23,7 @@ class Kind:
         cycle: what makes a setting effective, as an order.
         condition: when that is done.
         pending: what is left to do where that was not done, with {} for the name.
+        cold: whether a setting can be written only while it is off.
     """
 
     thing: str = "VM"
@@ -29,9 +32,33 @@ class Kind:
     cycle: str = "power-cycle the VM"
     condition: str = "if it runs"
     pending: str = "power-cycle {}: shut it down and start it (a reboot inside the guest is not enough)"
+    cold: bool = False
 
 
-VM = Kind()
+VM, COLD_VM = Kind(), Kind(cold=True)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+
+
+def moments(deadline: float) -> Iterator[None]:
+    """Moments to look at, at growing intervals, the last one at the deadline."""
+    pause = FIRST_PAUSE
+    while True:
+        yield
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def changed_meanwhile(what: str, change: Change, present: str | None) -> ChangeRejected:
+    """What is said where a setting is not any more what a plan was made for."""
+    return ChangeRejected(
+        f"{what} was changed by somebody else a moment ago",
+        evidence=f"it was {change.before!r}, and is {present!r}",
+        cure="run this again to plan anew",
+    )
 
 
 class Place(NamedTuple):

@@ -39,6 +39,7 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
       nestvirt check --libvirt web-01 --connect qemu+ssh://root@node1/system -o json
       nestvirt check --libvirt web-01 --ssh admin@web-01
       nestvirt check --proxmox 100 --connect https://pve1.example.com:8006
+      nestvirt check --vmx machine.vmx --ssh admin@192.168.17.130
       nestvirt check --host ssh://root@node1
     """
     if named(options) is None:

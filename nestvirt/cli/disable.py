@@ -32,6 +32,8 @@ def disable(**options: Any) -> int:
       nestvirt disable --libvirt web-01
       nestvirt disable --libvirt web-01 --yes --no-restart
       nestvirt disable --proxmox 100
+      nestvirt disable --vsphere web-01
+      nestvirt disable --vmx machine.vmx
       nestvirt disable --host --dry-run
     """
     return reach_goal(Goal(nested=False), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -19,6 +20,9 @@ from nestvirt.cli.output import reporting_errors
 from nestvirt.cli.session import reach_goal
 from nestvirt.model import Goal
 
+OLDEST_IN_USE = "vmx-13"
+"""The hardware version of ESXi 6.5: every host that may still be met knows it."""
+
 
 @click.command()
 @with_options(target_options, with_host_options, drain_options, change_options, guest_options, output_options)
@@ -28,8 +32,15 @@ from nestvirt.model import Goal
     help="libvirt: host-passthrough, host-model or a model; Proxmox: host, a vendor model, custom-NAME "
     "[what suits the VM].",
 )
+@click.option(
+    "--upgrade-hardware",
+    metavar="[VERSION]",
+    is_flag=False,
+    flag_value=OLDEST_IN_USE,
+    help=f"vSphere: raise a hardware version below 9, to VERSION or {OLDEST_IN_USE}. Nobody can undo that.",
+)
 @reporting_errors
-def enable(cpu: str | None, **options: Any) -> int:
+def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int:
     """Give a VM nested virtualization, and prove it by running guest code inside it.
 
     Shows what it would change, asks, and power-cycles a running VM. A second run changes nothing and verifies
@@ -42,6 +53,8 @@ def enable(cpu: str | None, **options: Any) -> int:
       nestvirt enable --libvirt web-01 --yes --timeout 300 --force-off
       nestvirt enable --libvirt web-01 --no-restart
       nestvirt enable --proxmox 100
+      nestvirt enable --vsphere web-01
+      nestvirt enable --vmx machine.vmx
       nestvirt enable --vagrant .
       nestvirt enable --host ssh://root@node1
       nestvirt enable --libvirt web-01 --with-host
@@ -52,4 +65,13 @@ def enable(cpu: str | None, **options: Any) -> int:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     if cpu is not None and options["host"] is not None:
         raise click.UsageError("--cpu is for a VM; it does not go with --host.")
-    return reach_goal(Goal(nested=True, cpu=cpu), **options)
+    apart = [f"--{backend}" for backend in ("vsphere", "vmx") if options[backend] is not None]
+    if cpu is not None and apart:
+        raise click.UsageError(f"--cpu does not go with {apart[0]}, where nesting is a setting of its own.")
+    if options["with_host"] is not None and options["vsphere"] is not None:
+        raise click.UsageError("--with-host is for hosts with KVM; an ESXi host has nothing to be changed.")
+    if upgrade_hardware is not None and options["vsphere"] is None:
+        raise click.UsageError("--upgrade-hardware goes with --vsphere.")
+    if upgrade_hardware is not None and not re.fullmatch(r"vmx-(09|[1-9]\d)", upgrade_hardware):
+        raise click.UsageError("--upgrade-hardware takes a version from vmx-09 on, such as vmx-19.")
+    return reach_goal(Goal(nested=True, cpu=cpu, upgrade=upgrade_hardware), **options)

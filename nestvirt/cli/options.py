@@ -61,6 +61,8 @@ class Naming(NamedTuple):
 VMS: dict[str, Naming] = {
     "libvirt": Naming("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
     "proxmox": Naming("ID", "A Proxmox VM: its id or name.", "100"),
+    "vsphere": Naming("VM", "A vSphere VM: its name, inventory path, UUID, or managed object id.", "web-01"),
+    "vmx": Naming("PATH", "A VM of VMware Workstation or Fusion: its .vmx file, or folder.", "vm.vmx"),
     "vagrant": Naming("DIR", "A VM that Vagrant has made: the folder of its Vagrantfile.", "."),
     "host": Naming(
         "[WHERE]", "A host itself: local (without a value), or ssh://USER@HOST.", "local", "local"
@@ -71,24 +73,35 @@ VMS: dict[str, Naming] = {
 VM_FORMS = " or ".join(f"--{backend} {of.metavar}" for backend, of in VMS.items())
 VM_EXAMPLES = " or ".join(f"--{backend} {of.example}" for backend, of in VMS.items())
 
-ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh")
+ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh", "guest-username")
 """The options that are settings of a backend; settings.SETTINGS says of which."""
 
 endpoint_options = [
     click.option(
         "--connect",
         metavar="URI",
-        help="Where the hypervisor is: libvirt's URI, or Proxmox's https://NODE:8006, ssh://root@NODE, local "
-        "[from the environment or the configuration file].",
+        help="Where the hypervisor is: libvirt's URI, Proxmox's https://NODE:8006, ssh://root@NODE or local, "
+        "vSphere's https://VCENTER [from the environment or the configuration file].",
     ),
-    click.option("--username", metavar="NAME", help="Proxmox: who logs in, as USER@REALM."),
-    click.option("--ca-file", type=FILE, metavar="FILE", help="Proxmox: the CA of the server's certificate."),
-    click.option("--fingerprint", metavar="SHA256", help="Proxmox: the server's certificate itself."),
+    click.option(
+        "--username",
+        metavar="NAME",
+        help="Proxmox, vSphere: who logs in, as USER@REALM or user@DOMAIN.",
+    ),
+    click.option(
+        "--ca-file", type=FILE, metavar="FILE", help="Proxmox, vSphere: the CA of the server's certificate."
+    ),
+    click.option("--fingerprint", metavar="SHA256", help="Proxmox, vSphere: the server's own certificate."),
     click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
     click.option(
         "--node-ssh",
         metavar="USER@HOST",
         help="Read the node's kvm module over SSH, where the API cannot tell whether nesting is on.",
+    ),
+    click.option(
+        "--guest-username",
+        metavar="NAME",
+        help="vSphere: the guest's user, as whom VMware Tools run the probe inside.",
     ),
 ]
 
@@ -165,6 +178,10 @@ def named(options: Mapping[str, Any]) -> tuple[str, str] | None:
         from nestvirt.backends.vagrant.project import target_name  # when it is used, as a backend is
 
         return "vagrant", target_name(options["vagrant"], options["machine"])
+    if options["vmx"] is not None:
+        from nestvirt.backends.workstation.vmfile import target_name as vmx_name
+
+        return "vmx", vmx_name(options["vmx"])
     return vms[0] if vms else None
 
 

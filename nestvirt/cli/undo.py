@@ -52,6 +52,8 @@ def undo(
       nestvirt undo
       nestvirt undo --libvirt web-01
       nestvirt undo --proxmox 100
+      nestvirt undo --vsphere web-01
+      nestvirt undo --vmx machine.vmx
       nestvirt undo 20260131-101500-1a2b3c --yes
     """
     journal, chosen = Journal(settings.state_path()), Chosen.of(options)

@@ -85,10 +85,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         unfinished = session.journal.unfinished(session.target.backend, session.vm)
         _refuse_forgetting(session, unfinished)
         owed = _owes_power(unfinished, facts)
-        needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
-        running = facts.power is Power.RUNNING and not facts.busy
-        idle = plan.cold_boot and facts.power is Power.STOPPED and not session.backend.kind.has_guest
-        cycle = owed or (manner.restart and (idle or (running and needed)))
+        idle, cycle = _cycled(session, manner, plan, facts, owed)
+        _refuse_while_it_runs(session, facts, plan.changes, cycle)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
             return replace(planned, remains=_would(session, plan, facts, cycle, owed))
@@ -129,7 +127,9 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         # A change that the running VM has never received needs no power cycle to be taken back.
         received = not make_plan(facts.judge(_goal_of(run))).cold_boot
         running = facts.power is Power.RUNNING and not facts.busy
+        received = received or session.backend.kind.cold
         cycle = owed or (manner.restart and received and bool(changes) and running)
+        _refuse_while_it_runs(session, facts, changes, cycle)
         if manner.dry_run:
             remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
             return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
@@ -147,6 +147,24 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             if not run.steps:
                 remains = (f"run {run.id} had changed no setting; all runs: nestvirt undo --list",)
             return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+
+
+def _cycled(session: Session, manner: Manner, plan: Plan, facts: Facts, owed: bool) -> tuple[bool, bool]:
+    """Whether it is off and is started for the goal's sake, and whether it is power-cycled, or started."""
+    needed = not plan.changes or not all(facts.has(change) for change in plan.changes)
+    running = facts.power is Power.RUNNING and not facts.busy
+    idle = plan.cold_boot and facts.power is Power.STOPPED and not session.backend.kind.has_guest
+    return idle, owed or (manner.restart and (idle or (running and needed)))
+
+
+def _refuse_while_it_runs(session: Session, facts: Facts, changes: Sequence[Change], cycle: bool) -> None:
+    """Some hypervisors take a change only while the VM is off, so that none can be left pending."""
+    if session.backend.kind.cold and changes and facts.power is Power.RUNNING and not cycle:
+        raise ChangeRejected(
+            f"{session.vm.name} runs, and its hypervisor takes this change only while it is off",
+            evidence="--no-restart would leave it running; nothing was touched",
+            cure="run this again without --no-restart, or when it has been shut down",
+        )
 
 
 def _goal_of(run: Run) -> Goal:
@@ -229,8 +247,15 @@ def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
     for step in reversed(run.steps):
         setting, before = step.change.setting, step.change.before
         current = facts.value(setting)
-        if current == before:
+        if current == before or (step.change.lasts and run.outcome is None):
             continue
+        if step.change.lasts:
+            raise ChangeRejected(
+                f"run {run.id} cannot be undone as a whole: it raised {setting}, which cannot be lowered",
+                evidence=f"it was {before}, and is {current}; nothing was touched",
+                cure="take nesting alone away with nestvirt disable; for the old hardware, go back to a "
+                "snapshot or backup from before that run",
+            )
         if step.read_back and current != step.kept:
             raise ChangeRejected(
                 f"{setting} was changed by somebody else after run {run.id}",
@@ -243,15 +268,18 @@ def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
 
 def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
     findings: list[Finding] = []
-    for setting, before in {s.change.setting: s.change.before for s in reversed(run.steps)}.items():
+    for first in {s.change.setting: s.change for s in reversed(run.steps)}.values():
+        setting, before = first.setting, first.before
         same = facts.value(setting) == before
+        status = Status.WARN if first.lasts else Status.FAIL
+        cure = "none: it cannot be lowered" if first.lasts else f"set it by hand to: {before}"
         findings.append(
             Finding(
                 "vm-restored",
                 Layer.HOST if setting.startswith("/") else Layer.VM,
-                Status.PASS if same else Status.FAIL,
+                Status.PASS if same else status,
                 f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}",
-                "" if same else f"set it by hand to: {before}",
+                "" if same else cure,
             )
         )
     return tuple(findings)

@@ -86,6 +86,7 @@ def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
     command += f" {session.beside}" if session.beside else ""
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
+    command += f" --upgrade-hardware {shlex.quote(goal.upgrade)}" if goal.upgrade else ""
     findings = facts.judge(goal)
     by_hand = (None, ColdBoot()) if facts.busy else (None,)
     return [f if f.fix in by_hand else replace(f, cure=command) for f in to_host(session, findings)]

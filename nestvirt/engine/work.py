@@ -41,6 +41,8 @@ class Work:
             said = "the undo was taken back, and what it was to undo is still in place"
         else:
             said = "everything was put back as it was" if self.begun else "no setting was changed"
+        lasting = [change for change in self.begun if change.lasts]
+        said += "".join(f", but for {c.setting}: {c.after} stays" for c in lasting)
         return f"{said}; off in between: {subject}" if self.stopped else said
 
 
@@ -170,7 +172,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         elif running and going_down and isinstance(failure, KeyboardInterrupt):
             with contextlib.suppress(PowerError):  # it goes down all the same: start it again only then
                 backend.stop(vm, timeout=min(SETTLE, session.timeout))
-        for change in reversed(work.begun):
+        for change in [c for c in reversed(work.begun) if not c.lasts]:
             current = backend.read(vm).value(change.setting)
             if current != change.before:
                 backend.apply(vm, Change(change.setting, current, change.before))

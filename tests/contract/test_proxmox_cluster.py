@@ -10,7 +10,7 @@ from nestvirt.errors import TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Status
 from tests.contract.conformance import MANNER, ON
-from tests.contract.proxmox_runs import enable, session
+from tests.contract.runs import enable, session
 from tests.peers.proxmox_rig import ProxmoxRig
 
 

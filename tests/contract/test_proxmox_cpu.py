@@ -10,7 +10,7 @@ from nestvirt import engine
 from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Goal, Status
 from tests.contract.basis import MANNER, OFF, ON
-from tests.contract.proxmox_runs import check, enable, found, session
+from tests.contract.runs import check, enable, found, session
 from tests.peers.proxmox_rig import ENOUGH, ProxmoxRig
 from tests.peers.pve_cpu import PVE_7, PVE_8, PVE_9_0, PVE_9_1, PVE_9_2, Release, intel
 from tests.peers.pve_server import Served, serve

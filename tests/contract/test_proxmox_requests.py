@@ -11,7 +11,7 @@ from nestvirt.backends.proxmox import tasks
 from nestvirt.journal import Journal
 from nestvirt.model import Status
 from tests.contract.conformance import MANNER, ON
-from tests.contract.proxmox_runs import session
+from tests.contract.runs import session
 from tests.peers.proxmox_rig import ProxmoxRig
 
 

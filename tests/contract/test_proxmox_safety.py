@@ -18,7 +18,7 @@ from nestvirt.errors import ChangeRejected, ConnectionFailed, Interrupted, Power
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Plan, Power, Status, Target
 from tests.contract.basis import MANNER, OFF, ON, agree
-from tests.contract.proxmox_runs import enable, found, session
+from tests.contract.runs import enable, found, session
 from tests.peers.proxmox_rig import LocalRig, PasswordRig, ProxmoxRig
 from tests.peers.pve_cpu import PVE_7, PVE_8
 from tests.peers.pve_node import Node

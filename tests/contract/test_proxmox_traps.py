@@ -13,7 +13,7 @@ from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status
 from tests.contract.basis import MANNER, OFF, ON, agree
-from tests.contract.proxmox_runs import check, enable, found, session
+from tests.contract.runs import check, enable, found, session
 from tests.peers.proxmox_rig import ENOUGH, ProxmoxRig
 from tests.peers.pve_server import Served
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from nestvirt import backends, engine, report
+from nestvirt import backends, engine
 from nestvirt.engine import Step
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
 from tests.contract.basis import MANNER, ON
-from tests.contract.proxmox_runs import enable, session
+from tests.contract.runs import all_told, enable, session
 from tests.peers.proxmox_rig import PasswordRig, ProxmoxRig
 from tests.peers.pve_cpu import PVE_8, Release
 from tests.peers.pve_server import Served, serve
@@ -170,12 +169,7 @@ def test_no_credential_is_in_a_report_a_record_or_an_error(
     secrets = [rig.token.partition("=")[2], "secret-password-of-root"]
     rig.pve.password = secrets[1]
     name = rig.make()
-    result = enable(rig, journal, name)
-    engine.undo(session(rig, journal, name), journal.find(result.run), MANNER)
-    told = [report.to_json(result), str(report.to_text(result)), caplog.text]
-    told += [path.read_text() for path in (tmp_path / "state").rglob("*") if path.is_file()]
-    told.append(json.dumps(dict(session(rig, journal, name).backend.endpoint)))
-    told += errors_of(rig)
+    told = [*all_told(rig, journal, tmp_path / "state", name), *errors_of(rig), caplog.text]
     assert len(told) > 6
     assert not [text for text in told if any(secret in text for secret in secrets)]
 

@@ -15,7 +15,7 @@ from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
 from tests.contract.basis import MANNER, OFF
 from tests.contract.conformance import Conformance
-from tests.contract.proxmox_runs import enable, found, session
+from tests.contract.runs import enable, found, session
 from tests.lab import LabError, need
 from tests.lab.sshd import Sshd
 from tests.peers.proxmox_rig import LocalRig

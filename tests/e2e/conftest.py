@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.shell import ProxmoxShell, Shell
+from tests.e2e.shell import ProxmoxShell, Shell, VSphereShell
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
+from tests.peers.vsphere import VSphere
+from tests.peers.vsphere_rig import VSphereRig
 
 
 @pytest.fixture
@@ -26,3 +28,8 @@ def proxmox(tmp_path: Path) -> Iterator[ProxmoxShell]:
     with serve() as served:
         yield ProxmoxShell(ProxmoxRig(served), tmp_path / "state")
         assert served.pve.traffic.violations == []
+
+
+@pytest.fixture
+def vsphere(vcenter: VSphere, tmp_path: Path) -> VSphereShell:
+    return VSphereShell(VSphereRig(vcenter), tmp_path / "state")

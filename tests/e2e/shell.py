@@ -13,6 +13,7 @@ import pytest
 from tests.contract.rig import Seen
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.proxmox_rig import ProxmoxRig
+from tests.peers.vsphere_rig import VSphereRig
 
 NESTVIRT = str(Path(sys.executable).with_name("nestvirt"))
 
@@ -74,6 +75,17 @@ class ProxmoxShell(Prompt):
     def __init__(self, rig: ProxmoxRig, state: Path) -> None:
         where = {"PROXMOX_VE_ENDPOINT": rig.served.url, "PROXMOX_VE_API_TOKEN": rig.token}
         super().__init__(state, where | {"PROXMOX_CA_PATH": rig.served.ca_file})
+        self.rig = rig
+
+
+class VSphereShell(Prompt):
+    """At the vSphere peer, with the variables that govc reads."""
+
+    def __init__(self, rig: VSphereRig, state: Path) -> None:
+        lab = rig.lab
+        where = {"GOVC_URL": f"https://{lab.address}", "GOVC_TLS_CA_CERTS": lab.ca_file}
+        where |= {"GOVC_USERNAME": lab.user, "GOVC_PASSWORD": lab.password}
+        super().__init__(state, where | {"GOVC_GUEST_LOGIN": f"{lab.guest_user}:{lab.guest_password}"})
         self.rig = rig
 
 

@@ -110,7 +110,7 @@ def test_every_command_with_a_vm_has_all_of_them(command: str) -> None:
         *[
             pytest.param(
                 ["check", "--libvirt", "a", f"--{name}", *(["x"] if name != "insecure" else [])],
-                [f"--{name}", "--proxmox", "--libvirt"],
+                [f"--{name}", "--vsphere" if name == "guest-username" else "--proxmox", "--libvirt"],
                 id=f"{name} with libvirt",
             )
             for name in LATER_OPTIONS

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-from nestvirt.backends.base import VM, Place
+from nestvirt.backends.base import VM, Place, changed_meanwhile
 from nestvirt.backends.proxmox import api as paths
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
@@ -150,7 +150,7 @@ class ProxmoxBackend:
             if unsure and present == change.after:
                 return  # what got lost was an answer
             if present != change.before:
-                raise _somebody_else(vm, change, present)
+                raise changed_meanwhile(f"the CPU of {vm.name}", change, present)
             try:
                 self._write(vmid, facts, change.after)
             except NoAnswer as error:
@@ -270,14 +270,6 @@ def _passes(error: Refused) -> bool:
     """
     passing = re.search(r"checksum miss?match|can't lock file", error.text)
     return passing is not None or is_elsewhere(error)
-
-
-def _somebody_else(vm: Vm, change: Change, present: str | None) -> ChangeRejected:
-    return ChangeRejected(
-        f"the CPU of {vm.name} was changed by somebody else a moment ago",
-        evidence=f"it was {change.before!r}, and is {present!r}",
-        cure="run this again to plan anew",
-    )
 
 
 def _rejected(vm: Vm, vmid: str, error: Refused) -> ChangeRejected:

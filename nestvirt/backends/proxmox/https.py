@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
-import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from proxmoxer.backends.https import (
 from proxmoxer.core import ProxmoxResource, ResourceException
 from requests.adapters import HTTPAdapter
 
+from nestvirt import tls
 from nestvirt.backends.proxmox.api import UNREACHED, NoAnswer, refused
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error, SettingsError
 from nestvirt.printable import printable
@@ -36,6 +35,7 @@ TIMEOUT = (10.0, 40.0)
 TICKET_AGE = 3600.0
 """Seconds after which a ticket is renewed; it lives for two hours."""
 
+_CERTIFICATE = "the GUI: node > System > Certificates > View Certificate"
 _MAKE_TOKEN = "make an API token (Datacenter > Permissions > API Tokens)"  # noqa: S105
 
 
@@ -56,7 +56,7 @@ class HttpsWay:
         pin = settings.get("fingerprint")
         self._pinned = bool(pin)
         if pin:
-            self._session.mount("https://", _Pinned(fingerprint_digits(pin)))
+            self._session.mount("https://", _Pinned(tls.digits_of(pin, where=_CERTIFICATE)))
         self._auth, self.who = self._credentials(settings, _verify(settings))
         self._session.auth = self._auth
         self._resource = ProxmoxResource(
@@ -137,7 +137,7 @@ class HttpsWay:
         return refused(words, status, text)
 
     def _distrusted(self, error: Exception) -> ConnectionFailed:
-        seen = _fingerprint_of(self._peer)
+        seen = tls.fingerprint_of(self._peer)
         shown = f"; it shows the fingerprint {seen}" if seen else ""
         if self._pinned:
             return ConnectionFailed(
@@ -298,22 +298,6 @@ def _verify(settings: Mapping[str, str]) -> bool | str:
     return path or True
 
 
-def fingerprint_digits(text: str) -> str:
-    """The hexadecimal digits of a SHA-256 fingerprint, with or without colons.
-
-    Raises:
-        SettingsError: it is not one.
-    """
-    digits = text.replace(":", "").strip().lower()
-    if not re.fullmatch("[0-9a-f]{64}", digits):
-        raise SettingsError(
-            "the fingerprint is not one of SHA-256",
-            evidence=f"{len(digits)} characters without colons; it has 64 hexadecimal digits",
-            cure="copy it from the GUI: node > System > Certificates > View Certificate",
-        )
-    return digits
-
-
 def _host_and_port(address: str, port: str | None) -> tuple[str, int]:
     try:
         parts = urlsplit(address if "://" in address else f"https://{address}")
@@ -339,21 +323,6 @@ def _not_proxmox(address: str, evidence: str) -> ConnectionFailed:
         evidence=evidence,
         cure="give the address of a Proxmox VE node, with its port 8006",
     )
-
-
-def _fingerprint_of(peer: tuple[str, int]) -> str:
-    """What the server shows, to compare; nothing is sent to it. Empty where it cannot be had."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection(peer, TIMEOUT[0]) as plain,
-            context.wrap_socket(plain, server_hostname=peer[0]) as secured,
-        ):
-            certificate = secured.getpeercert(binary_form=True) or b""
-    except OSError:
-        return ""
-    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(certificate).digest())
 
 
 def _innermost(error: BaseException) -> str:

@@ -7,15 +7,14 @@ only when it has another process. So the VM's own state is what is waited for.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from nestvirt.backends.base import moments as moments
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, is_elsewhere, node_path, vm_path
 from nestvirt.backends.proxmox.cluster import Cluster
 from nestvirt.errors import PowerError
 from nestvirt.printable import printable
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MARGIN = 30.0
 """Seconds beyond the guest's own time: for a lock that a clean-up holds, and for the task's start and end."""
 
@@ -25,18 +24,6 @@ HA_MARGIN = 90.0
 NO_ANSWER = "no answer came to the request"
 
 OVERRIDE = "give it more --timeout, look at its console, or allow --force-off"
-
-
-def moments(deadline: float) -> Iterator[None]:
-    """Moments to look at, at growing intervals, the last one at the deadline."""
-    pause = FIRST_PAUSE
-    while True:
-        yield
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,286 @@
+"""vSphere, vCenter or a single ESXi host: reads a VM's configuration and writes its nesting, nothing else.
+
+API: https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/; the library is pyvmomi.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile, moments
+from nestvirt.backends.vsphere.address import Address
+from nestvirt.backends.vsphere.facts import CHECKS, VmFacts
+from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Refused, refused
+from nestvirt.backends.vsphere.setting import KEY, SETTING, Nesting
+from nestvirt.errors import ChangeRejected, MissingExtra, SettingsError, TargetError
+from nestvirt.guest.channel import Channel
+from nestvirt.model import HARDWARE_VERSION, Change, Target, Vm
+from nestvirt.printable import printable
+
+if TYPE_CHECKING:
+    from nestvirt.backends.vsphere.api import Api
+    from nestvirt.backends.vsphere.inventory import VmState
+    from nestvirt.backends.vsphere.power import Machine
+    from nestvirt.backends.vsphere.reading import Found
+
+__all__ = ["CHECKS", "VsphereBackend"]
+
+PATIENCE = 60.0
+"""Seconds in which a write is tried again, and its task waited for."""
+
+SECRETS = ("password", "guest_password", "guest_login")
+_PASSING = ("TaskInProgress", "ConcurrentAccess")
+
+
+class VsphereBackend:
+    """One session with a vCenter or an ESXi host; see Backend."""
+
+    kind = COLD_VM
+
+    def __init__(self, api: Api, settings: Mapping[str, str]) -> None:
+        from nestvirt.backends.vsphere.inventory import Inventory
+
+        self._api = api
+        self._inventory = Inventory(api)
+        login_user, _, login_password = settings.get("guest_login", "").partition(":")
+        self._guest = (
+            settings.get("guest_username") or login_user,
+            settings.get("guest_password") or login_password,
+        )
+        self._objects: dict[str, Any] = {}
+        self._found: dict[str, Found] = {}
+        self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
+        self._unset: set[str] = set()
+        kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
+        self.endpoint: Mapping[str, str] = {**kept, "endpoint": str(api.address)}
+
+    @classmethod
+    def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+        """Log in where ``endpoint["endpoint"]`` says; see Backend."""
+        if not endpoint.get("endpoint"):
+            raise SettingsError(
+                "nothing says where vSphere is",
+                evidence="there is no endpoint in the options, the environment or the configuration file",
+                cure="set VSPHERE_SERVER or GOVC_URL, or give --connect https://vcenter.example.com",
+            )
+        address = Address.parse(endpoint["endpoint"], endpoint.get("port"))
+        try:
+            from nestvirt.backends.vsphere.api import Api
+        except ImportError as error:
+            raise MissingExtra(
+                "the Python package for vSphere is not installed",
+                evidence=str(error),
+                cure="pip install pyvmomi",
+            ) from error
+        return cls(Api(address, endpoint), endpoint)
+
+    def find(self, name: str) -> Vm:
+        """By name, inventory path, UUID, moref, or ``UUID@SERVER`` as records write it; see Backend."""
+        uuid, recorded, place = name.rpartition("@")
+        entity = self._inventory.at(uuid) if recorded and place == self._place else None
+        entity = entity if entity is not None else self._inventory.find(name)
+        found = self._read(entity)
+        if found is None:
+            raise _gone(name)
+        vm = Vm(f"{found.uuid or _id(entity)}@{self._place}", found.facts.name)
+        self._objects[vm.id], self._fresh[vm.id] = entity, found
+        return vm
+
+    @property
+    def _place(self) -> str:
+        """What the VM's identity belongs to: this vCenter, whatever it is reached by."""
+        return str(self._api.content.about.instanceUuid or self._api.address)
+
+    def host_of(self, vm: Vm) -> Place:
+        """The ESXi host; see Backend. It is no machine that nestvirt logs in to."""
+        host = self._last(vm).facts.host
+        return Place(host.name if host is not None else None, None)
+
+    def states(self) -> Iterator[VmState]:
+        """All VMs that this user may see, with their states: one query, in pages."""
+        return self._inventory.states()
+
+    def read(self, vm: Vm) -> VmFacts:
+        """All of it in one call; see Backend."""
+        found = self._fresh.pop(vm.id, None) or self._read(self._objects[vm.id], vm)
+        if found is None:
+            raise _gone(vm.name)
+        self._found[vm.id] = found
+        return found.facts
+
+    def _read(self, entity: Any, vm: Vm | None = None) -> Found | None:
+        from nestvirt.backends.vsphere.reading import read
+
+        try:
+            found = read(self._api, entity, self._guest[0] if self._guest[1] else "")
+        except Refused as error:
+            if error.name != GONE:
+                raise
+            return None
+        unset = vm is not None and vm.id in self._unset
+        if found is not None and unset and found.facts.nesting.field is False:
+            nesting = replace(
+                found.facts.nesting, field=None
+            )  # False is how this server tells that it is unset
+            return found._replace(facts=replace(found.facts, nesting=nesting))
+        return found
+
+    def _last(self, vm: Vm) -> Found:
+        if vm.id not in self._found:
+            self.read(vm)
+        return self._found[vm.id]
+
+    def apply(self, vm: Vm, change: Change) -> None:
+        """Write by ReconfigVM_Task, with the changeVersion of what was read; see Backend.
+
+        Raises:
+            NoAnswer: a write was sent, and it could not be found out what has become of it.
+        """
+        if change.setting == SETTING:
+            _parsed(vm, change)
+        unsure, evidence = False, ""
+        for _ in moments(time.monotonic() + PATIENCE):
+            facts = self._last(vm).facts
+            present = facts.value(change.setting)
+            if unsure and present == change.after:
+                return  # what got lost was an answer
+            if present != change.before:
+                raise changed_meanwhile(f"{change.setting} of {vm.name}", change, present)
+            try:
+                self._write(vm, change)
+            except NoAnswer as error:
+                unsure, evidence = True, error.evidence
+                self.read(vm)
+            except Refused as error:
+                evidence = error.evidence
+                self.read(vm)
+                if error.name not in _PASSING:
+                    raise _rejected(vm, change, error) from error
+            else:
+                return
+        failure = NoAnswer if unsure else ChangeRejected
+        raise failure(
+            f"vSphere did not take {change.setting} of {vm.name} within {PATIENCE:.0f} s",
+            evidence=evidence,
+            cure="see in the vSphere Client which task works on the VM; then run this again",
+        )
+
+    def _write(self, vm: Vm, change: Change) -> None:
+        if change.setting == HARDWARE_VERSION:
+            entity = self._objects[vm.id]
+            self._task(vm, "UpgradeVM_Task", partial(entity.UpgradeVM_Task, change.after))
+            return
+        before, after = _parsed(vm, change)
+        keys = {after.name: after.value} if after.name is not None else {}
+        if before.field is None or after.field is not None:
+            self._unset.discard(vm.id)
+            gone = {before.name: ""} if before.name is not None and before.name != after.name else {}
+            self._reconfigure(vm, after.field, {**gone, **keys})
+            return
+        # A property cannot be written as not set: but the line that it stands for can be taken out.
+        self._unset.add(vm.id)
+        self._reconfigure(vm, None, {before.name or KEY: ""})
+        if self.read(vm).nesting.field:
+            self._reconfigure(vm, False, {})
+        if keys:
+            self._reconfigure(vm, None, keys)
+
+    def _reconfigure(self, vm: Vm, field: bool | None, keys: Mapping[str, str]) -> None:
+        """Write the property, where it is to be set, and keys of extraConfig; an empty value removes one."""
+        from pyVmomi import vim
+
+        option: Any = vim.option.OptionValue
+        spec: Any = vim.vm.ConfigSpec(
+            changeVersion=self._last(vm).facts.change_version or None,
+            extraConfig=[option(key=key, value=value) for key, value in keys.items()],
+        )
+        spec.nestedHVEnabled = field
+        self._task(vm, "ReconfigVM_Task", partial(self._objects[vm.id].ReconfigVM_Task, spec))
+
+    def _task(self, vm: Vm, request: str, ask: Any) -> None:
+        """Have it done; what was read before counts no more."""
+        from nestvirt.backends.vsphere.power import ended
+
+        end = ended(self._api, self._api.call(request, ask), time.monotonic() + PATIENCE)
+        self._found.pop(vm.id, None)
+        if end is None:
+            raise NoAnswer(
+                f"{request} did not end within {PATIENCE:.0f} s", evidence=vm.name, cure="run this again"
+            )
+        if end.fault is not None:
+            raise refused(request, end.fault)
+
+    def stop(self, vm: Vm, *, timeout: float) -> None:
+        """By VMware Tools; see Backend."""
+        self._machine(vm).shut_down(timeout)
+
+    def power_off(self, vm: Vm) -> None:
+        """By PowerOffVM_Task; see Backend."""
+        self._machine(vm).cut()
+
+    def start(self, vm: Vm, *, timeout: float) -> None:
+        """By PowerOnMultiVM_Task, for DRS's sake, or on an ESXi host by PowerOnVM_Task; see Backend."""
+        self._machine(vm).start(timeout)
+
+    def _machine(self, vm: Vm) -> Machine:
+        from nestvirt.backends.vsphere.power import Machine
+
+        of_vcenter = self._api.content.about.apiType == "VirtualCenter"
+        datacenter = self._last(vm).datacenter if of_vcenter else None
+        return Machine(self._api, self._objects[vm.id], vm.name, datacenter)
+
+    def channel(self, vm: Vm) -> Channel | None:
+        """Guest operations, where there is a user of the guest to log in as; see Backend."""
+        facts = self._last(vm).facts
+        user, password = self._guest
+        if not (user and password) or facts.windows:
+            return None
+        from nestvirt.backends.vsphere.guestops import GuestChannel
+
+        thumbprint = facts.host.thumbprint if facts.host is not None else None
+        return GuestChannel(self._api, self._objects[vm.id], user, password, thumbprint)
+
+    def close(self) -> None:
+        """Log out, and close the connection."""
+        self._api.close()
+
+
+def _id(entity: Any) -> str:
+    return str(entity._GetMoId())
+
+
+def _parsed(vm: Vm, change: Change) -> tuple[Nesting, Nesting]:
+    try:
+        return Nesting.parse(change.before), Nesting.parse(change.after)
+    except ValueError as error:
+        raise ChangeRejected(
+            f"{change.setting} of {vm.name} has no such value",
+            evidence=printable(str(error), 200),
+            cure="write true or false",
+        ) from error
+
+
+def _gone(name: str) -> TargetError:
+    return TargetError(
+        f"the VM {printable(name, 100)} is not there any more",
+        evidence="vSphere shows no such object",
+        cure="see whether it was removed or registered anew; then name it again",
+    )
+
+
+def _rejected(vm: Vm, change: Change, error: Refused) -> ChangeRejected:
+    cures = {
+        "InvalidPowerState": "shut the VM down first: vSphere takes this change only while it is off",
+        "NotSupported": "see host-nested-hv and vm-hardware-version: host or version cannot do it",
+        "NoPermission": error.cure,
+    }
+    cure = cures.get(error.name, "mend what vSphere says in the evidence, then run this again")
+    return ChangeRejected(
+        f"vSphere refused {change.setting} of {vm.name}",
+        evidence=error.evidence,
+        cure=f"{cure}; nothing was written",
+    )

@@ -1,0 +1,134 @@
+"""TLS to one server: verified by CAs, or pinned to the one certificate that the user has named."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from nestvirt.errors import SettingsError
+
+CONNECTING = 10.0
+"""Seconds to connect, and to agree on TLS."""
+
+_DIGESTS: dict[int, Callable[[bytes], str]] = {
+    64: lambda certificate: hashlib.sha256(certificate).hexdigest(),
+    # As vSphere shows it. Its known weakness lets its maker make two that are alike, not find a second one.
+    40: lambda certificate: hashlib.sha1(certificate, usedforsecurity=False).hexdigest(),
+}
+
+
+def digits_of(fingerprint: str, *, where: str, sha1: bool = False) -> str:
+    """The hexadecimal digits of a fingerprint, with or without colons.
+
+    Args:
+        fingerprint: of SHA-256.
+        where: where the product shows one, for the cure.
+        sha1: whether one of SHA-1 will do.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    digits = fingerprint.replace(":", "").strip().lower()
+    if re.fullmatch("[0-9a-f]{64}" + ("|[0-9a-f]{40}" if sha1 else ""), digits):
+        return digits
+    raise SettingsError(
+        "the fingerprint is not one of SHA-256" + (" or SHA-1" if sha1 else ""),
+        evidence=f"{len(digits)} characters without colons; it has 64 hexadecimal digits"
+        + (", or 40" if sha1 else ""),
+        cure=f"copy it from {where}",
+    )
+
+
+def shown(certificate: bytes) -> str:
+    """The SHA-256 fingerprint of a certificate (DER) as people compare it: ``AB:CD:…``."""
+    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(certificate).digest())
+
+
+def fingerprint_of(peer: tuple[str, int]) -> str:
+    """What the server shows, to compare; nothing is sent to it. Empty where it cannot be had."""
+    try:
+        with (
+            socket.create_connection(peer, CONNECTING) as plain,
+            context(None, verify=False).wrap_socket(plain, server_hostname=peer[0]) as secured,
+        ):
+            return shown(secured.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):  # ValueError: a name that is none
+        return ""
+
+
+def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
+    """What verifies a server.
+
+    Args:
+        ca_files: PEM files or folders of CAs, with ``os.pathsep`` between them; None for the system's.
+        verify: False where the certificate itself is compared instead, or nothing is to be.
+
+    Raises:
+        SettingsError: a CA file cannot be used.
+    """
+    made = ssl.create_default_context()
+    if not verify:
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        return made
+    if ca_files:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's: only these count
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in ca_files.split(os.pathsep) if ca_files else []:
+        folder = Path(path).is_dir()
+        try:
+            made.load_verify_locations(cafile=None if folder else path, capath=path if folder else None)
+        except OSError as error:  # ssl.SSLError is one
+            cure = "name a PEM file with the CA's certificate, such as the product offers for download"
+            raise SettingsError(
+                "the CA file cannot be used", evidence=f"{path}: {error}", cure=cure
+            ) from error
+    return made
+
+
+class WrongCertificate(ssl.SSLError):
+    """The server has another certificate than the pinned one; nothing was sent to it.
+
+    Args:
+        seen: the SHA-256 fingerprint of what it has.
+    """
+
+    def __init__(self, seen: str) -> None:
+        super().__init__("the certificate is not the pinned one")
+        self.seen = seen
+
+
+class PinnedConnection(http.client.HTTPSConnection):
+    """An HTTPS connection that compares the certificate, where there is a pin, before anything is sent.
+
+    Args:
+        pin: hexadecimal digits as of ``digits_of``; None where the context verifies.
+        answer: seconds to wait for each part of an answer.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, verify: ssl.SSLContext, pin: str | None, answer: float
+    ) -> None:
+        super().__init__(host, port, timeout=CONNECTING, context=verify)
+        self._pin = pin
+        self._answer = answer
+        self.certificate = b""
+
+    def connect(self) -> None:
+        """Connect, and compare.
+
+        Raises:
+            WrongCertificate: it is another one.
+            OSError: it cannot be connected, or is not trusted.
+        """
+        super().connect()
+        self.certificate = self.sock.getpeercert(binary_form=True) or b""
+        if self._pin is not None and _DIGESTS[len(self._pin)](self.certificate) != self._pin:
+            self.close()
+            raise WrongCertificate(shown(self.certificate))
+        self.sock.settimeout(self._answer)

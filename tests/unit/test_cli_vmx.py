@@ -1,0 +1,121 @@
+"""The command line with a .vmx file: from off, with one line that differs, and back to the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nestvirt.cli import cli
+from nestvirt.errors import Error
+
+DATA = (
+    b'.encoding = "UTF-8"\r\nconfig.version = "8"\r\nvirtualHW.version = "19"\r\ndisplayName = "web-01"\r\n'
+)
+LINE = b'vhv.enable = "TRUE"\r\n'
+
+
+@pytest.fixture
+def vmx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A VM that is off, on a machine without vmrun; the present folder is that of the file."""
+    for name in ("NESTVIRT_VMX_VMRUN", "NESTVIRT_VMX_PRODUCT"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config.toml").touch(mode=0o600)
+    monkeypatch.setenv("NESTVIRT_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("NESTVIRT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    path = tmp_path / "vm" / "machine.vmx"
+    path.parent.mkdir()
+    path.write_bytes(DATA)
+    monkeypatch.chdir(path.parent)
+    return path
+
+
+class Shown(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def nestvirt(*args: str) -> Shown:
+    """Run it in this process; white space is made one blank, as a terminal's width breaks lines."""
+    result = CliRunner().invoke(cli, args, standalone_mode=False)
+    error, code, stderr = result.exception, result.return_value, result.stderr
+    if isinstance(error, Error):
+        code, stderr = error.exit_code, f"{stderr} {error.message}: {error.evidence}; {error.cure}"
+    elif isinstance(error, click.ClickException):
+        code, stderr = error.exit_code, error.message
+    elif error is not None:
+        raise error
+    return Shown(code, " ".join(result.stdout.split()), " ".join(stderr.split()))
+
+
+def report(*args: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(nestvirt(*args, "-o", "json").stdout)  # blanks mean nothing there
+    return found
+
+
+def test_one_line_differs_and_undo_gives_the_same_bytes_back(
+    vmx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    assert shown.code == 3  # off, so that nothing can be proven
+    assert f"nestvirt check --vmx {vmx}" in shown.stdout
+    assert "(web-01): this will be changed" in shown.stderr
+    assert vmx.read_bytes() == DATA + LINE
+    monkeypatch.chdir(tmp_path)
+    assert nestvirt("undo", "--vmx", "vm/machine.vmx", "--yes").code == 0
+    assert vmx.read_bytes() == DATA
+    assert "undone" in nestvirt("undo", "--list", "--vmx", str(vmx)).stdout
+
+
+def test_dry_run_says_what_it_would_do(vmx: Path) -> None:
+    told = report("enable", "--vmx", ".", "--dry-run")
+    change = {"setting": "vhv.enable", "before": None, "after": 'vhv.enable = "TRUE"'}
+    assert (told["target"], told["changes"]) == (f"vmx:{vmx.parent}", [change])
+    assert vmx.read_bytes() == DATA
+
+
+def test_disable_takes_the_line_away(vmx: Path) -> None:
+    nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    assert nestvirt("disable", "--vmx", "machine.vmx", "--yes").code == 0
+    assert vmx.read_bytes() == DATA
+
+
+def test_file_that_is_gone_cannot_be_put_back(vmx: Path) -> None:
+    nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    vmx.unlink()
+    shown = nestvirt("undo", "--yes")
+    assert shown.code == 2
+    assert "nothing left to put back" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["enable", "--vmx", "[datastore1] web/web.vmx"], 2, "--vsphere NAME"),
+        (["enable", "--vmx", "/vmfs/volumes/a/web.vmx"], 2, "--vsphere NAME"),
+        (["check", "--vmx", "missing.vmx"], 2, "there is no VM at"),
+        (["enable", "--vmx", ""], 2, "empty name"),
+        (["enable", "--vmx", "machine.vmx", "--cpu", "host"], 2, "--cpu does not go with --vmx"),
+        (["enable", "--vmx", "machine.vmx", "--connect", "https://x"], 2, "not with --vmx"),
+        (["enable", "--vmx", "machine.vmx", "--with-host", "--yes"], 2, "--with-host is for hosts of KVM"),
+        (["check", "--vmx", "machine.vmx", "--libvirt", "x"], 2, "One VM at a time"),
+    ],
+)
+def test_what_does_not_go(vmx: Path, args: list[str], code: int, words: str) -> None:
+    shown = nestvirt(*args)
+    assert (shown.code, words in shown.stderr) == (code, True)
+    assert vmx.read_bytes() == DATA
+
+
+def test_vmrun_of_a_setting_is_told_by_its_source(vmx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTVIRT_VMX_VMRUN", "no/such/vmrun")
+    shown = nestvirt("check", "--vmx", "machine.vmx")
+    assert shown.code == 2
+    assert "the vmrun that is named is not there" in shown.stderr
+    assert str(vmx.parent / "no/such/vmrun") in shown.stderr
