@@ -110,7 +110,13 @@ def to_text(report: Report, width: int | None = None) -> Text:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
-        text.append(f"\nto put it back: nestvirt undo {report.run}\n")
+        lasts = any(change.lasts for change in report.changes)
+        way = (
+            "take nesting away again: nestvirt disable"
+            if lasts
+            else f"put it back: nestvirt undo {report.run}"
+        )
+        text.append(f"\nto {way}\n")
     for line in report.remains:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))

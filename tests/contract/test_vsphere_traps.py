@@ -183,6 +183,8 @@ def test_unset_that_the_product_cannot_restore_is_false_and_counts_as_restored(
     run = enable(rig, journal, name).run
     result = engine.undo(session(rig, journal, name), journal.find(run), MANNER)
     assert result.conclusion is Status.PASS
+    assert "reads false" in found(result, "vm-restored").evidence
+    assert "exactly" not in found(result, "vm-restored").evidence
     assert not rig.see(name).nested
 
 

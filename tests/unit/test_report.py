@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,10 @@ def test_no_color_is_honoured_on_a_terminal(no_color: bool, monkeypatch: pytest.
 )
 def test_exit_codes(name: str, code: int) -> None:
     assert report.exit_code(REPORTS[name]) == code
+
+
+def test_what_cannot_be_undone_is_not_offered_for_undoing() -> None:
+    raised = Change("config.version", "vmx-08", "vmx-13")
+    text = text_of(replace(REPORTS["enabled"], changes=(raised,)))
+    assert "nestvirt undo" not in text
+    assert "nestvirt disable" in text

@@ -23,7 +23,7 @@ from nestvirt import tls
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
 from nestvirt.backends.vsphere.faults import Refused
-from nestvirt.backends.vsphere.power import read_one
+from nestvirt.backends.vsphere.tasks import read_one
 from nestvirt.errors import AccessDenied, ConnectionFailed, GuestUnreachable
 from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, RunRefused, clipped
 from nestvirt.printable import printable

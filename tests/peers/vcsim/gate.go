@@ -19,6 +19,7 @@ type rule struct {
 	Method  string
 	What    string // delay, before, after, fault
 	Times   int
+	Skip    int // so many requests before are left alone
 	Seconds float64
 	failure *failure
 }
@@ -65,6 +66,10 @@ func (g *gate) take(method, what string) *rule {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
+		if r.Method == method && r.What == what && r.Skip > 0 {
+			r.Skip--
+			continue
+		}
 		if r.Method == method && r.What == what && r.Times > 0 {
 			r.Times--
 			return r
