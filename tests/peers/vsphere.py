@@ -164,7 +164,10 @@ class VSphere(Simulator):
         self.ask("rule", rule=planned, fault=fault, words=message, fields=fields or None)
 
     def break_at(self, method: str, when: str, times: int = 1) -> None:
-        """Cut the connection: before the request is done, or after, so that its answer is lost."""
+        """Cut the connection: before the request is done, or after, so that its answer is lost.
+
+        Or the answer comes, and only half of it, or garbled.
+        """
         self.ask("rule", rule={"method": method, "what": when, "times": times})
 
     def delay(self, method: str, seconds: float, times: int = 1) -> None:

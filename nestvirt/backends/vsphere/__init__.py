@@ -81,14 +81,15 @@ class VsphereBackend:
         return cls(Api(address, endpoint), endpoint)
 
     def find(self, name: str) -> Vm:
-        """By name, inventory path, UUID, moref, or ``UUID@SERVER`` as records write it; see Backend."""
-        uuid, recorded, place = name.rpartition("@")
-        entity = self._inventory.at(uuid) if recorded and place == self._place else None
+        """By name, inventory path, UUID, moref, or ``UUID@SERVER#MOREF`` as records write it; see Backend."""
+        identity, _, moref = name.rpartition("#")
+        uuid, _, place = identity.rpartition("@")
+        entity = self._inventory.recorded(uuid, moref) if place == self._place else None
         entity = entity if entity is not None else self._inventory.find(name)
         found = self._read(entity)
         if found is None:
             raise _gone(name)
-        vm = Vm(f"{found.uuid or _id(entity)}@{self._place}", found.facts.name)
+        vm = Vm(f"{found.uuid or _id(entity)}@{self._place}#{_id(entity)}", found.facts.name)
         self._objects[vm.id], self._fresh[vm.id] = entity, found
         return vm
 

@@ -71,7 +71,8 @@ class Machine:
         refusal, unsure = None, False
         for _ in moments(min(deadline, time.monotonic() + BOOTING)):
             try:
-                self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
+                left = max(deadline - time.monotonic(), 0.1)
+                self.api.call("ShutdownGuest", self.vm.ShutdownGuest, within=left)
                 return None
             except NoAnswer:
                 unsure = True  # it may have been heard, and may be asked again

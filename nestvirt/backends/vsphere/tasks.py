@@ -65,6 +65,12 @@ class Tasks:
         if task is not None:  # None: what it began has no name yet
             self._open.append(task)
             self._unsure = before
+        elif request.endswith("_Task"):
+            raise NoAnswer(
+                "vSphere's answer names no task",
+                evidence=request,
+                cure="see that no proxy answers in its place",
+            )
         return task
 
     def end(self, task: Any, deadline: float) -> Ended | None:

@@ -27,6 +27,9 @@ SHA1, SHA256 = "ab" * 20, "cd" * 32
         ("vc", "8443", Address("vc", 8443), "https://vc:8443"),
         ("https://vc/", None, Address("vc", 443), "https://vc"),
         ("https://vc/sdk", None, Address("vc", 443), "https://vc"),
+        ("https://vc/sdk/", None, Address("vc", 443), "https://vc"),
+        ("https://vc/ui/", None, Address("vc", 443), "https://vc"),
+        ("https://vc/ui/app/vm;nav=v/urn:vm-1/summary", None, Address("vc", 443), "https://vc"),
         ("https://proxy/vc/sdk", None, Address("proxy", 443, "/vc/sdk"), "https://proxy/vc/sdk"),
         ("https://[fe80::1]:444", None, Address("fe80::1", 444), "https://[fe80::1]:444"),
     ],
@@ -37,11 +40,29 @@ def test_address(text: str, port: str | None, found: Address, shown: str) -> Non
     assert Address.parse(shown) == found
 
 
-@pytest.mark.parametrize("text", ["http://vc", "https://", "vc:s3cret", "ops:s3cret@vc", "https://a:b:c/"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://vc",
+        "https://",
+        "vc:s3cret",
+        "ops:s3cret@vc",
+        "https://a:b:c/",
+        "vc:0",
+        "vc:65536",
+        "vc..example.com",
+    ],
+)
 def test_what_is_none_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Address.parse(text)
     assert "s3cret" not in f"{caught.value.message}{caught.value.evidence}{caught.value.cure}"
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "-1", "x"])
+def test_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(SettingsError, match="address"):
+        Address.parse("vc", port)
 
 
 def test_without_an_address_the_cure_names_the_variables() -> None:
