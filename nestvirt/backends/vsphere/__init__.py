@@ -47,11 +47,7 @@ class VsphereBackend:
 
         self._api = api
         self._inventory = Inventory(api)
-        login_user, _, login_password = settings.get("guest_login", "").partition(":")
-        self._guest = (
-            settings.get("guest_username") or login_user,
-            settings.get("guest_password") or login_password,
-        )
+        self._guest = guest_of(settings)
         self._objects: dict[str, Any] = {}
         self._found: dict[str, Found] = {}
         self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
@@ -266,6 +262,15 @@ class VsphereBackend:
     def close(self) -> None:
         """Log out, and close the connection."""
         self._api.close()
+
+
+def guest_of(settings: Mapping[str, str]) -> tuple[str, str]:
+    """User and password of the guest: govc's are a pair, and no user gets the password of another."""
+    user, password = settings.get("guest_username", ""), settings.get("guest_password", "")
+    login_user, _, login_password = settings.get("guest_login", "").partition(":")
+    if not user and not password:
+        return login_user, login_password
+    return (user, login_password) if not password and user == login_user else (user, password)
 
 
 def _id(entity: Any) -> str:

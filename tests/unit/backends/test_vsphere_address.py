@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nestvirt.backends.vsphere import VsphereBackend
+from nestvirt.backends.vsphere import VsphereBackend, guest_of
 from nestvirt.backends.vsphere.address import Address, Pins
 from nestvirt.backends.vsphere.faults import refused, words_of
 from nestvirt.backends.vsphere.inventory import plain
@@ -130,3 +130,20 @@ def test_a_missing_privilege_is_named_in_the_cure() -> None:
 )
 def test_names_are_shown_as_people_wrote_them(name: str, seen: str) -> None:
     assert plain(name) == seen
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"guest_login": "root:a:b"}, ("root", "a:b")),
+        ({"guest_login": "root:a", "guest_username": "alice"}, ("alice", "")),
+        ({"guest_login": "root:a", "guest_username": "root"}, ("root", "a")),
+        ({"guest_login": "root:a", "guest_password": "b"}, ("", "b")),
+        ({"guest_login": "root:a", "guest_username": "alice", "guest_password": "b"}, ("alice", "b")),
+        ({}, ("", "")),
+    ],
+)
+def test_a_user_of_the_guest_gets_no_other_users_password(
+    given: dict[str, str], used: tuple[str, str]
+) -> None:
+    assert guest_of(given) == used
