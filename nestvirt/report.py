@@ -116,12 +116,19 @@ def to_text(report: Report, width: int | None = None) -> Text:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
-        text.append(f"\nto put it back: nestvirt undo {report.run}\n")
+        text.append(f"\nto {_way_back(report)}\n")
     for line in () if plan else report.remains:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))
     text.rstrip()
     return text
+
+
+def _way_back(report: Report) -> str:
+    """How the changes are taken back; with one that lasts, only what it was made for is."""
+    if any(change.lasts for change in report.changes):
+        return "take nesting away again: nestvirt disable"
+    return f"put it back: nestvirt undo {report.run}"
 
 
 def _headline(report: Report) -> str:

@@ -103,7 +103,7 @@ def resolve(
         {name: (value, RECORD) for name, value in (recorded or {}).items()},
     ]
     if recorded is None or any(setting.secret for setting in known):
-        layers += _asked_and_set(backend, profile)
+        layers += _asked_and_set(backend, profile, layers)
     layers = _userinfo_apart(known, layers)
     found = _first_of_each(known, layers)
     _settle_flags(known, found)
@@ -143,7 +143,7 @@ _Layer = Mapping[str, tuple[object, str]]
 """What one source has: setting name to value and the source's name, for people."""
 
 
-def _asked_and_set(backend: str, profile: str | None) -> list[_Layer]:
+def _asked_and_set(backend: str, profile: str | None, above: Iterable[_Layer]) -> list[_Layer]:
     """The sources from the profile down to the built-in defaults, in order."""
     file = configfile.read(config_path(), required=bool(os.environ.get("NESTVIRT_CONFIG")))
     unknown = set(file.tables) - {"profiles", "defaults"}
@@ -157,22 +157,36 @@ def _asked_and_set(backend: str, profile: str | None) -> list[_Layer]:
     _check_defaults(file)
     file.refuse_shared_secrets(SECRETS)
     known, defaults = SETTINGS[backend], file.table("defaults", backend)
-    return [
+    ours: list[_Layer] = [
         {name: (value, f"profile {profile} in {file.path}") for name, value in asked.items()},
         {s.name: _variable(s.variables, ours=True) for s in known},
-        _others(known),
+    ]
+    return [
+        *ours,
+        _others(known, [*above, *ours]),
         {name: (value, f"[defaults.{backend}] in {file.path}") for name, value in defaults.items()},
         {s.name: (s.default, "the built-in default") for s in known},
     ]
 
 
-def _others(known: tuple[Setting, ...]) -> _Layer:
-    """Of other programs, all that is set: but where two name an address, only the first one's count."""
-    set_ = [_family(name) for name in known[0].variables if os.environ.get(name) and _family(name)]
-    elsewhere = {family for family in set_ if family != set_[0]}
-    return {
-        s.name: _variable([v for v in s.variables if _family(v) not in elsewhere], ours=False) for s in known
-    }
+def _others(known: tuple[Setting, ...], above: Iterable[_Layer]) -> _Layer:
+    """What other programs have set for the address that counts, so that no secret goes to another server.
+
+    That is all of the first one that names this address, or any address where none is named above; where
+    there is no such program, it is what those have set that name none. What is set for another address than
+    a record's is kept, to be refused with a word. Programs whose names begin alike are one.
+    """
+    address, families = known[0], {_family(name) for name in known[0].variables} - {""}
+    own, elsewhere = [], set()
+    if len(families) > 1:
+        said = [layer.get(address.name, ("", "")) for layer in above]
+        place, source = next(((str(value), source) for value, source in said if value), ("", ""))
+        named = [name for name in address.variables if os.environ.get(name) and _family(name)]
+        own = [n for n in named if not place or _same_place(os.environ[n]) == _same_place(place)]
+        own = (own or (named if source == RECORD else []))[:1]
+        elsewhere = {_family(name) for name in named}
+    count = {_family(name) for name in own} or families - elsewhere
+    return {s.name: _variable([v for v in s.variables if _family(v) in count], ours=False) for s in known}
 
 
 def _family(variable: str) -> str:
@@ -284,7 +298,7 @@ def _refuse_another_place(found: Mapping[str, _Found], layers: list[_Layer]) -> 
 
 def _same_place(endpoint: str) -> str:
     scheme, separator, rest = endpoint.lower().rstrip("/").partition("://")
-    host = (rest if separator else scheme).removesuffix("/sdk")
+    host = (rest if separator else scheme).rpartition("@")[2].removesuffix("/sdk")
     return host.removesuffix(":8006").removesuffix(":443")
 
 

@@ -8,13 +8,18 @@ import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nestvirt.errors import SettingsError
 
 CONNECTING = 10.0
 """Seconds to connect, and to agree on TLS."""
+
+LONGEST = 256 * 2**20
+"""Bytes of one answer, as they come over the wire."""
 
 _DIGESTS: dict[int, Callable[[bytes], str]] = {
     64: lambda certificate: hashlib.sha256(certificate).hexdigest(),
@@ -73,12 +78,14 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
         SettingsError: a CA file cannot be used.
     """
     made = ssl.create_default_context()
+    made.sslsocket_class = _Bounded
     if not verify:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
         return made
     if ca_files:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's: only these count
         made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.sslsocket_class = _Bounded
     for path in ca_files.split(os.pathsep) if ca_files else []:
         folder = Path(path).is_dir()
         try:
@@ -89,6 +96,36 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
                 "the CA file cannot be used", evidence=f"{path}: {error}", cure=cure
             ) from error
     return made
+
+
+class _Bounded(ssl.SSLSocket):
+    """Reads an answer up to a moment and a size: a timeout by itself begins anew with every byte."""
+
+    _until: float | None = None
+    _room = 0
+
+    def expect(self, seconds: float) -> None:
+        """From now on an answer is awaited."""
+        self._until, self._room = time.monotonic() + seconds, LONGEST
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """See socket.socket.
+
+        Raises:
+            TimeoutError: the answer is not there in time.
+            OSError: it is too long.
+        """
+        if self._until is None:
+            return super().recv_into(buffer, nbytes, flags)
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+        count = super().recv_into(buffer, nbytes, flags)
+        self._room -= count
+        if self._room < 0:
+            raise OSError(f"the answer is longer than {LONGEST} bytes")
+        return count
 
 
 class WrongCertificate(ssl.SSLError):
@@ -108,11 +145,11 @@ class PinnedConnection(http.client.HTTPSConnection):
 
     Args:
         pin: hexadecimal digits as of ``digits_of``; None where the context verifies.
-        answer: seconds to wait for each part of an answer.
+        answer: tells how many seconds to wait for the whole of the next answer.
     """
 
     def __init__(
-        self, host: str, port: int, *, verify: ssl.SSLContext, pin: str | None, answer: float
+        self, host: str, port: int, *, verify: ssl.SSLContext, pin: str | None, answer: Callable[[], float]
     ) -> None:
         super().__init__(host, port, timeout=CONNECTING, context=verify)
         self._pin = pin
@@ -131,4 +168,16 @@ class PinnedConnection(http.client.HTTPSConnection):
         if self._pin is not None and _DIGESTS[len(self._pin)](self.certificate) != self._pin:
             self.close()
             raise WrongCertificate(shown(self.certificate))
-        self.sock.settimeout(self._answer)
+        self.sock.settimeout(self._answer())
+
+    def send(self, data: Any) -> None:
+        """See http.client.HTTPConnection; reading the answer before may have left no time."""
+        if self.sock is not None:
+            self.sock.settimeout(self._answer())
+        super().send(data)
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """See http.client.HTTPConnection; the clock runs until the whole of it is read."""
+        if isinstance(self.sock, _Bounded):
+            self.sock.expect(self._answer())
+        return super().getresponse()

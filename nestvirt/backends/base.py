@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from nestvirt.errors import ChangeRejected
 from nestvirt.guest.channel import Channel
@@ -98,6 +98,14 @@ class Facts(Protocol):
 
     def judge(self, goal: Goal) -> Sequence[Finding]:
         """What these facts mean for the goal, in chain order."""
+
+
+@runtime_checkable
+class Approximate(Protocol):
+    """Facts of a hypervisor that cannot put every value back exactly."""
+
+    def nearest(self, setting: str) -> str:
+        """What a setting does instead of what ``value`` says of it; empty where that is exact."""
 
 
 class Backend(Protocol):

@@ -97,6 +97,8 @@ def main() -> None:
             f"error: this is a fault in nestvirt: {type(error).__name__}: {error}\n"
             "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
         )
+        for note in getattr(error, "__notes__", []):
+            _say(f"  {note}")
         code = BUG
     sys.exit(code or 0)
 

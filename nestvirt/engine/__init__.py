@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-from nestvirt.backends.base import Facts
+from nestvirt.backends.base import Approximate, Facts
 from nestvirt.engine.inside import (
     CHECK_PATIENCE,
     believed,
@@ -100,7 +100,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
         work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
         carry_out(session, work, facts)
-        with _InPlace(f"{session.vm.name} has its change, and it is not proven", record.id):
+        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(session, work)):
             _settle(session, unfinished, manner)
             pending = not cycle and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
             remains = _pending(session, facts) if pending else ()
@@ -187,12 +187,12 @@ class _InPlace:
 
     Args:
         message: what is in place.
-        run: the run that could be undone; None where that is no question.
+        cure: how it could be put back; empty where that is no question.
     """
 
-    def __init__(self, message: str, run: str | None = None) -> None:
+    def __init__(self, message: str, cure: str = "") -> None:
         self._message = message
-        self._cure = f"to put it back: nestvirt undo {run}" if run else ""
+        self._cure = cure
 
     def __enter__(self) -> None:
         pass
@@ -204,6 +204,13 @@ class _InPlace:
             raise Interrupted(f"interrupted, but {self._message}", cure=self._cure) from failure
         if isinstance(failure, Error):
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
+
+
+def _way_back(session: Session, work: Work) -> str:
+    """How a run is taken back; one that did what lasts cannot be undone as a whole."""
+    if any(change.lasts for change in work.changes):
+        return f"to take nesting away again: nestvirt disable {session.spelling}"
+    return f"to put it back: nestvirt undo {work.record.id}"
 
 
 def _refuse_forgetting(session: Session, unfinished: Run | None) -> None:
@@ -271,6 +278,7 @@ def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
     for first in {s.change.setting: s.change for s in reversed(run.steps)}.values():
         setting, before = first.setting, first.before
         same = facts.value(setting) == before
+        nearest = facts.nearest(setting) if same and isinstance(facts, Approximate) else ""
         status = Status.WARN if first.lasts else Status.FAIL
         cure = "none: it cannot be lowered" if first.lasts else f"set it by hand to: {before}"
         findings.append(
@@ -278,7 +286,9 @@ def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
                 "vm-restored",
                 Layer.HOST if setting.startswith("/") else Layer.VM,
                 Status.PASS if same else status,
-                f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}",
+                f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}"
+                if not nearest
+                else f"{setting} {nearest}, the nearest to not set that there is, as before run {run.id}",
                 "" if same else cure,
             )
         )

@@ -89,7 +89,8 @@ class _PuttingBack:
     ) -> None:
         if failure is None:
             return
-        settled = _put_back(self._session, self._work, failure)
+        with _Noting(f"not put back; do that as soon as you can: nestvirt undo {self._work.record.id}"):
+            settled = _put_back(self._session, self._work, failure)
         outcome = self._work.outcome(self._session.subject)
         if not settled:
             outcome += (
@@ -100,6 +101,24 @@ class _PuttingBack:
             raise Interrupted(f"interrupted: {outcome}", cure="run it again at any time") from failure
         if isinstance(failure, Error):
             failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
+        else:
+            failure.add_note(outcome)
+
+
+class _Noting:
+    """Tells how things stand also where it is a fault of our own that ends the run; see cli."""
+
+    def __init__(self, note: str) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if failure is not None and not isinstance(failure, Error):
+            failure.add_note(self._note)
 
 
 def _stop(session: Session, work: Work) -> None:
@@ -189,13 +208,18 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             work.record.end("put-back" if work.goal is not None else "applied")
         return True
     except (Error, KeyboardInterrupt) as second:
-        (first, why), (then, also) = (
-            (e.message, e.evidence) if isinstance(e, Error) else ("interrupted", type(e).__name__)
-            for e in (failure, second)
-        )
+        (first, why), (then, also) = _told(failure), _told(second)
         kind = Interrupted if isinstance(second, KeyboardInterrupt) else Error
         raise kind(
             f"{first}; and it is not put back: {then}",
             evidence=f"{why}; {also}",
             cure=f"put it back as soon as you can: nestvirt undo {work.record.id}",
         ) from second
+
+
+def _told(failure: BaseException) -> tuple[str, str]:
+    """What happened, and what was seen."""
+    if isinstance(failure, Error):
+        return failure.message, failure.evidence
+    what = "interrupted" if isinstance(failure, KeyboardInterrupt) else "a fault in nestvirt"
+    return what, type(failure).__name__

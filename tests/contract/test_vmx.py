@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nestvirt import backends, engine
+from nestvirt.backends.workstation import locks
 from nestvirt.engine import Session
 from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError, TargetError
 from nestvirt.journal import Journal
@@ -100,13 +101,27 @@ class TestPower(VmxBasis):
         assert "vmware" in result.blockers[0].evidence
         assert rig.see(name) == before
 
-    def test_lock_of_a_process_that_is_gone_is_a_warning(self, rig: VmrunRig, journal: Journal) -> None:
+    def test_lock_of_a_process_that_is_gone_is_a_warning(
+        self, rig: VmrunRig, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "all_seen", lambda: True)
         name = rig.make(running=False)
         folder = lock(name, "4194304-77(vmware-vmx)")
         result = engine.reach(self.session(rig, journal, name), ON, MANNER)
         assert [f.check for f in result.findings if f.check.startswith("vm-lock")] == ["vm-lock-stale"]
         assert rig.see(name).nested
         assert folder.is_dir()
+
+    def test_running_vm_that_proc_hides_is_left_alone(
+        self, rig: VmrunRig, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        name = rig.make()
+        rig.has_vmrun = False
+        monkeypatch.setattr(locks, "PROC", tmp_path)
+        before = rig.see(name)
+        result = engine.reach(self.session(rig, journal, name), ON, MANNER)
+        assert [f.check for f in result.blockers] == ["vm-power-permission"]
+        assert rig.see(name) == before
 
     @pytest.mark.parametrize("machine", ["uuid=56-4d-00", "AAAAAAAAAAAAAAAA", "not base64"])
     def test_lock_of_another_machine_blocks(self, rig: VmrunRig, journal: Journal, machine: str) -> None:

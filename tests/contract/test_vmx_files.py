@@ -39,6 +39,10 @@ FILES = {
     "gbk": b'.encoding = "GBK"\n' + PLAIN + 'displayName = "测试|机 乗"\n'.encode("gb18030"),
     "shift-jis": b'.encoding = "Shift_JIS"\n' + PLAIN + 'displayName = "表ソ能 十"\r\n'.encode("cp932"),
     "1252": b'.encoding = "windows-1252"\n' + PLAIN + b'displayName = "na\xefve"\n',
+    "mixed": PLAIN.replace(b"\n", b"\r\n") + b'vhv.enable = "FALSE"\nmemsize = "4"\r\n',
+    "mixed-twice": b"vhv.enable = 1\r\n" + PLAIN.replace(b"\n", b"\r\n") + b"vhv.enable = 0\n",
+    "mixed-thrice": b"vhv.enable = 1\nvhv.enable = 1\r" + PLAIN.replace(b"\n", b"\r\n") + b"vhv.enable = 0",
+    "mixed-alike": b"vhv.enable = 1\nvhv.enable = 0\n" + PLAIN.replace(b"\n", b"\r\n"),
     "no-utf-8": PLAIN + b'displayName = "\xff\xfe\x80"\n',
 }
 

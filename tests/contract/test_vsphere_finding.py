@@ -72,6 +72,30 @@ def test_record_of_a_vm_that_is_gone_does_not_mean_its_successor(rig: VSphereRig
         session(rig, journal, recorded)
 
 
+def test_record_of_a_vm_does_not_mean_its_copy_with_the_same_uuid(rig: VSphereRig, journal: Journal) -> None:
+    """On an ESXi host a VM that was copied by hand has it."""
+    name, copy = rig.make(running=False), rig.make(running=False)
+    uuid = rig.lab.see(name)["config"]["InstanceUuid"]
+    rig.lab.set(copy, {"config.instanceUuid": uuid})
+    run = journal.find(enable(rig, journal, name).run)
+    assert session(rig, journal, run.vm.id).vm.name == name
+    with pytest.raises(TargetError, match="2 VMs"):
+        session(rig, journal, uuid)
+    rig.lab.remove(name)
+    with pytest.raises(TargetError, match="not there any more") as caught:
+        session(rig, journal, run.vm.id)
+    assert f"/DC0/vm/{copy} (" in caught.value.evidence
+
+
+def test_path_of_a_name_with_a_slash_is_shown_as_it_is_taken(rig: VSphereRig, journal: Journal) -> None:
+    for folder in ("one", "another"):
+        rig.lab.make("web%2f1", folder=folder, running=False)
+    with pytest.raises(TargetError) as caught:
+        session(rig, journal, "web/1")
+    assert "/DC0/vm/one/web%2f1 (" in caught.value.evidence
+    assert session(rig, journal, "/DC0/vm/one/web%2f1").vm.id
+
+
 def test_vm_that_is_deleted_under_way_is_told_so(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make(running=False)
     now = session(rig, journal, name)

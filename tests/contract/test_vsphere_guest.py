@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nestvirt import engine
+from nestvirt.backends.vsphere.guestops import GuestChannel
 from nestvirt.errors import GuestUnreachable
 from nestvirt.guest import probe
 from nestvirt.guest.channel import NOT_FOUND, OUTPUT_LIMIT, Channel
@@ -101,6 +102,25 @@ def test_tools_that_forget_a_program_prove_nothing(rig: VSphereRig, journal: Jou
     finding = guest_finding(rig, journal, name)
     assert "ListProcessesInGuest" in finding.evidence
     assert rig.lab.leftovers(name) == []
+
+
+def test_tools_that_are_away_for_a_moment_lose_no_proof(rig: VSphereRig, journal: Journal) -> None:
+    name = rig.make(nested=True)
+    rig.lab.fail("ListProcessesInGuest", "GuestOperationsUnavailable")
+    rig.lab.break_at("ListProcessesInGuest", "after")
+    assert check(rig, journal, name).conclusion is Status.PASS
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.2/x?id=s3cret ticket", "https://127.0.0.2/ä?id=s3cret"])
+def test_address_of_a_file_that_cannot_be_used_keeps_its_ticket(
+    rig: VSphereRig, journal: Journal, url: str
+) -> None:
+    way = channel(rig, journal, rig.make())
+    assert isinstance(way, GuestChannel)
+    with pytest.raises(GuestUnreachable) as caught:
+        way._transfer("GET", url, None)
+    error = caught.value
+    assert "s3cret" not in f"{error.message}{error.evidence}{error.cure}{error.__cause__}"
 
 
 def test_tools_that_start_late_are_waited_for(rig: VSphereRig, journal: Journal) -> None:
@@ -202,6 +222,14 @@ def test_host_that_nobody_vouches_for_gets_nothing(rig: VSphereRig, journal: Jou
     assert "--ca-file" in finding.cure
     assert not [what for what in rig.lab.counts() if "guestFile" in what]
     assert rig.lab.leftovers(name) == []
+
+
+def test_thumbprint_of_another_form_vouches_for_nothing(rig: VSphereRig, journal: Journal) -> None:
+    rig.lab.transfer("other")
+    name = rig.make(nested=True)
+    rig.lab.set_host("DC0_C0_H0", {"summary.config.sslThumbprint": "SHA-384 AB:CD"})
+    finding = guest_finding(rig, journal, name, **pinned(rig))
+    assert "certificate of 127.0.0.3" in finding.evidence
 
 
 @pytest.mark.parametrize("what", ["PUT guestFile", "GET guestFile"])

@@ -183,6 +183,8 @@ def test_unset_that_the_product_cannot_restore_is_false_and_counts_as_restored(
     run = enable(rig, journal, name).run
     result = engine.undo(session(rig, journal, name), journal.find(run), MANNER)
     assert result.conclusion is Status.PASS
+    assert "reads false" in found(result, "vm-restored").evidence
+    assert "exactly" not in found(result, "vm-restored").evidence
     assert not rig.see(name).nested
 
 
@@ -275,6 +277,23 @@ def test_missing_privilege_is_named_before_anything_is_touched(rig: VSphereRig, 
     assert rig.see(name) == before
 
 
+@pytest.mark.parametrize("what", ["a key", "the hardware"])
+def test_missing_privilege_of_what_is_rare_is_named_before_the_shutdown(
+    rig: VSphereRig, journal: Journal, what: str
+) -> None:
+    cases: dict[str, tuple[str, dict[str, Any], Goal]] = {
+        "a key": ("AdvancedConfig", {"key": "FALSE"}, ON),
+        "the hardware": ("UpgradeVirtualHardware", {"hardware": "vmx-08"}, Goal(upgrade="vmx-13")),
+    }
+    missing, vm, goal = cases[what]
+    name = rig.make(**vm)
+    before = rig.see(name)
+    rig.lab.privileges(*(privilege for privilege in ENOUGH if missing not in privilege))
+    result = enable(rig, journal, name, goal)
+    assert f"VirtualMachine.Config.{missing}" in found(result, "vm-permission").cure
+    assert rig.see(name) == before
+
+
 def test_refusal_that_nobody_could_see_coming_names_the_privilege(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make(running=False)
     denied: dict[str, Any] = {
@@ -288,8 +307,10 @@ def test_refusal_that_nobody_could_see_coming_names_the_privilege(rig: VSphereRi
     assert not rig.see(name).nested
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("method", ["ReconfigVM_Task", "ShutdownGuest", "PowerOnMultiVM_Task"])
+@pytest.mark.parametrize("when", ["before", "after", "half", "garbled"])
+@pytest.mark.parametrize(
+    "method", ["ReconfigVM_Task", "ShutdownGuest", "PowerOnMultiVM_Task", "RetrievePropertiesEx"]
+)
 def test_connection_that_breaks_at_a_request_loses_nothing(
     rig: VSphereRig, journal: Journal, method: str, when: str
 ) -> None:
@@ -299,3 +320,14 @@ def test_connection_that_breaks_at_a_request_loses_nothing(
     assert enable(rig, journal, name).conclusion is Status.PASS
     assert rig.see(name).nested
     assert rig.see(name).running
+
+
+@pytest.mark.parametrize("method", ["ReconfigVM_Task", "PowerOnMultiVM_Task"])
+def test_page_of_somebody_else_in_place_of_an_answer_loses_nothing(
+    rig: VSphereRig, journal: Journal, method: str
+) -> None:
+    """It is XML, and pyvmomi takes it for an answer with nothing in it."""
+    name = rig.make()
+    rig.lab.break_at(method, "foreign")
+    assert enable(rig, journal, name).conclusion is Status.PASS
+    assert rig.see(name).nested

@@ -10,7 +10,7 @@ import pytest
 from nestvirt import backends, engine
 from nestvirt.backends.vsphere import api
 from nestvirt.engine import Step
-from nestvirt.errors import AccessDenied, ConnectionFailed, Error
+from nestvirt.errors import AccessDenied, ConnectionFailed, Error, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Status, Target
 from tests.contract.basis import MANNER, ON
@@ -123,6 +123,31 @@ def test_server_that_does_not_answer_is_not_waited_for_forever(
         now.backend.read(now.vm)
     assert caught.value.evidence
     assert caught.value.cure
+
+
+def test_status_that_is_not_soaps_is_told_as_such(rig: VSphereRig) -> None:
+    rig.lab.answer_with(503, "no healthy upstream")
+    error = refused(rig.endpoint)
+    assert "not as vSphere does" in error.message
+    assert "503" in error.evidence
+
+
+def test_version_that_is_none_is_no_vsphere() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        api._newest("abc")
+    assert api._newest("8.0.1.0").startswith("vim.version.")
+
+
+def test_shutdown_whose_answer_does_not_come_is_given_up_in_its_time(
+    rig: VSphereRig, journal: Journal
+) -> None:
+    """At that moment the peer has not heard of it yet."""
+    name = rig.make(shutdown=0.0)
+    rig.lab.delay("ShutdownGuest", 2.0)
+    now = session(rig, journal, name)
+    with pytest.raises(PowerError):
+        now.backend.stop(now.vm, timeout=0.3)
+    assert rig.see(name).running
 
 
 def test_session_that_has_run_out_midway_is_renewed(rig: VSphereRig, journal: Journal) -> None:

@@ -6,7 +6,9 @@ It is govmomi's simulator, made to behave as the products do; see tests/peers/vc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tests.lab.vcsim import Simulator
@@ -154,22 +156,47 @@ class VSphere(Simulator):
         """Begin counting anew."""
         self.ask("clear")
 
-    def fail(self, method: str, fault: str, *, message: str = "", times: int = 1, **fields: Any) -> None:
-        """Let the next requests of a method end with one of vSphere's faults; of a task, the task."""
-        planned = {"method": method, "what": "fault", "times": times}
+    def fail(
+        self, method: str, fault: str, *, message: str = "", times: int = 1, skip: int = 0, **fields: Any
+    ) -> None:
+        """Let the next requests of a method end with one of vSphere's faults (of a task, the task)."""
+        planned = {"method": method, "what": "fault", "times": times, "skip": skip}
         self.ask("rule", rule=planned, fault=fault, words=message, fields=fields or None)
 
     def break_at(self, method: str, when: str, times: int = 1) -> None:
-        """Cut the connection: before the request is done, or after, so that its answer is lost."""
+        """Cut the connection: before the request is done, or after, so that its answer is lost.
+
+        Or the answer comes, and only half of it, or garbled.
+        """
         self.ask("rule", rule={"method": method, "what": when, "times": times})
 
     def delay(self, method: str, seconds: float, times: int = 1) -> None:
         """Let the next requests of a method wait."""
         self.ask("rule", rule={"method": method, "what": "delay", "times": times, "seconds": seconds})
 
-    def task_seconds(self, seconds: float) -> None:
+    def task_seconds(self, seconds: float, *, cancelable: bool = False) -> None:
         """Let tasks take time."""
-        self.ask("manner", kind="tasks", seconds=seconds)
+        self.ask("manner", kind="tasks", seconds=seconds, name="cancelable" if cancelable else "")
+
+    @contextmanager
+    def upon(self, method: str, do: Callable[[], object]) -> Iterator[None]:
+        """Do something in a thread of its own, as soon as the next request of that method has been made."""
+        before = self.counts().get(method, 0)
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.01):
+                if self.counts().get(method, 0) > before:
+                    do()
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def drs_manual(self) -> None:
         """Let DRS only recommend where a VM is started."""

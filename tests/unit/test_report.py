@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,10 @@ def test_what_a_vms_dry_run_says_is_a_sentence() -> None:
 )
 def test_exit_codes(name: str, code: int) -> None:
     assert report.exit_code(REPORTS[name]) == code
+
+
+def test_what_cannot_be_undone_is_not_offered_for_undoing() -> None:
+    raised = Change("config.version", "vmx-08", "vmx-13")
+    text = text_of(replace(REPORTS["enabled"], changes=(raised,)))
+    assert "nestvirt undo" not in text
+    assert "nestvirt disable" in text

@@ -98,7 +98,49 @@ def test_of_two_programs_that_name_an_address_only_the_firsts_settings_count(
     environment(
         monkeypatch, VSPHERE_SERVER=URL, GOVC_URL="https://other", GOVC_PASSWORD=PASSWORD, VMWARE_USER="ops"
     )
-    assert resolved().values == {"endpoint": URL, "username": "ops"}
+    assert resolved().values == {"endpoint": URL}
+
+
+def test_what_is_set_for_no_address_does_not_go_to_another_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terraform = {name: value for name, value in FAMILIES["terraform"].items() if value != URL}
+    environment(monkeypatch, **terraform, GOVC_URL=URL, GOVC_USERNAME="me", GOVC_PASSWORD="mine")  # noqa: S106
+    wanted = {"endpoint": URL, "username": "me", "password": "mine"}
+    assert resolved().values == wanted
+    recorded = {"endpoint": URL, "username": "me"}
+    assert settings.resolve("vsphere", None, {}, recorded).values == wanted
+    assert resolved(endpoint="vc.example.com").values == {**wanted, "endpoint": "vc.example.com"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("where", ["option", "variable", "profile"])
+def test_what_is_set_for_another_address_is_left_out(
+    config: Path, monkeypatch: pytest.MonkeyPatch, family: str, where: str
+) -> None:
+    there = "https://elsewhere"
+    config.write_text(f'[profiles.lab]\nbackend = "vsphere"\nendpoint = "{there}"', encoding="utf-8")
+    environment(monkeypatch, **FAMILIES[family])
+    if where == "variable":
+        environment(monkeypatch, NESTVIRT_VSPHERE_ENDPOINT=there)
+    found = resolved("lab" if where == "profile" else None, endpoint=there if where == "option" else None)
+    assert found.values == {"endpoint": there}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_several_programs_the_one_of_the_named_address_counts(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    for name, variables in FAMILIES.items():
+        moved = {n: f"https://{name}" if value == URL else value for n, value in variables.items()}
+        environment(monkeypatch, **moved)
+    _, username, password, _ = FAMILIES[family]
+    environment(monkeypatch, **{username: "me", password: "mine"})
+    values = resolved(endpoint=f"{family}:443").values
+    assert (values["username"], values["password"]) == ("me", "mine")
+
+
+def test_what_is_set_for_no_address_goes_to_the_named_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, GOVC_URL="https://other", GOVC_PASSWORD="theirs", VSPHERE_PASSWORD="mine")  # noqa: S106
+    assert resolved(endpoint=URL).values == {"endpoint": URL, "password": "mine"}
 
 
 def test_ca_files_are_a_list_of_paths_that_hold_anywhere(

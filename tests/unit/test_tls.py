@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,8 +38,15 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 seen.append(self.path)
-                self.send_response(204)
+                self.send_response(200 if self.path == "/slowly" else 204)
+                self.send_header("Content-Length", "100" if self.path == "/slowly" else "0")
                 self.end_headers()
+                for _ in range(100 if self.path == "/slowly" else 0):
+                    time.sleep(0.02)
+                    try:
+                        self.wfile.write(b"x")
+                    except OSError:  # the client has gone
+                        return
 
             def log_message(self, *_words: object) -> None:
                 """Nothing."""
@@ -61,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def get(server: Server, context: ssl.SSLContext, pin: str | None = None) -> int:
-    connection = tls.PinnedConnection("127.0.0.2", server.port, verify=context, pin=pin, answer=5.0)
+    connection = tls.PinnedConnection("127.0.0.2", server.port, verify=context, pin=pin, answer=lambda: 5.0)
     with closing(connection):
         connection.request("GET", "/")
         return connection.getresponse().status
@@ -76,6 +84,28 @@ def test_without_its_ca_nothing_is_sent(server: Server) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         get(server, tls.context(None))
     assert len(server.requests) == before
+
+
+def slowly(server: Server, seconds: float) -> bytes:
+    """An answer of 100 bytes, which takes two seconds."""
+    context = tls.context(server.certificate)
+    connection = tls.PinnedConnection(
+        "127.0.0.2", server.port, verify=context, pin=None, answer=lambda: seconds
+    )
+    with closing(connection):
+        connection.request("GET", "/slowly")
+        return connection.getresponse().read()
+
+
+def test_answer_that_comes_byte_by_byte_has_a_deadline_as_a_whole(server: Server) -> None:
+    with pytest.raises(TimeoutError):
+        slowly(server, 0.3)
+
+
+def test_answer_without_an_end_is_cut(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "LONGEST", 120)  # with its head
+    with pytest.raises(OSError, match="longer"):
+        slowly(server, 10)
 
 
 @pytest.mark.parametrize("digest", ["sha256", "sha1"])

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile, moments
 from nestvirt.backends.vsphere.address import Address
 from nestvirt.backends.vsphere.facts import CHECKS, VmFacts
-from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Refused, refused
+from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Partly, Refused, refused
 from nestvirt.backends.vsphere.setting import KEY, SETTING, Nesting
-from nestvirt.errors import ChangeRejected, MissingExtra, SettingsError, TargetError
+from nestvirt.errors import ChangeRejected, Error, MissingExtra, SettingsError, TargetError
 from nestvirt.guest.channel import Channel
 from nestvirt.model import HARDWARE_VERSION, Change, Target, Vm
 from nestvirt.printable import printable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nestvirt.backends.vsphere.inventory import VmState
     from nestvirt.backends.vsphere.power import Machine
     from nestvirt.backends.vsphere.reading import Found
+    from nestvirt.backends.vsphere.tasks import Tasks
 
 __all__ = ["CHECKS", "VsphereBackend"]
 
@@ -46,14 +47,11 @@ class VsphereBackend:
 
         self._api = api
         self._inventory = Inventory(api)
-        login_user, _, login_password = settings.get("guest_login", "").partition(":")
-        self._guest = (
-            settings.get("guest_username") or login_user,
-            settings.get("guest_password") or login_password,
-        )
+        self._guest = guest_of(settings)
         self._objects: dict[str, Any] = {}
         self._found: dict[str, Found] = {}
         self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
+        self._tasks: dict[str, Tasks] = {}
         self._unset: set[str] = set()
         kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
         self.endpoint: Mapping[str, str] = {**kept, "endpoint": str(api.address)}
@@ -79,14 +77,15 @@ class VsphereBackend:
         return cls(Api(address, endpoint), endpoint)
 
     def find(self, name: str) -> Vm:
-        """By name, inventory path, UUID, moref, or ``UUID@SERVER`` as records write it; see Backend."""
-        uuid, recorded, place = name.rpartition("@")
-        entity = self._inventory.at(uuid) if recorded and place == self._place else None
+        """By name, inventory path, UUID, moref, or ``UUID@SERVER#MOREF`` as records write it; see Backend."""
+        identity, _, moref = name.rpartition("#")
+        uuid, _, place = identity.rpartition("@")
+        entity = self._inventory.recorded(uuid, moref) if place == self._place else None
         entity = entity if entity is not None else self._inventory.find(name)
         found = self._read(entity)
         if found is None:
             raise _gone(name)
-        vm = Vm(f"{found.uuid or _id(entity)}@{self._place}", found.facts.name)
+        vm = Vm(f"{found.uuid or _id(entity)}@{self._place}#{_id(entity)}", found.facts.name)
         self._objects[vm.id], self._fresh[vm.id] = entity, found
         return vm
 
@@ -105,7 +104,12 @@ class VsphereBackend:
         return self._inventory.states()
 
     def read(self, vm: Vm) -> VmFacts:
-        """All of it in one call; see Backend."""
+        """All of it in one call, when nothing that was begun can change it any more; see Backend.
+
+        Raises:
+            NoAnswer: a task of ours goes on, or nobody answers.
+        """
+        self._tasks_of(vm).settle()
         found = self._fresh.pop(vm.id, None) or self._read(self._objects[vm.id], vm)
         if found is None:
             raise _gone(vm.name)
@@ -123,11 +127,14 @@ class VsphereBackend:
             return None
         unset = vm is not None and vm.id in self._unset
         if found is not None and unset and found.facts.nesting.field is False:
-            nesting = replace(
-                found.facts.nesting, field=None
-            )  # False is how this server tells that it is unset
-            return found._replace(facts=replace(found.facts, nesting=nesting))
+            nesting = replace(found.facts.nesting, field=None)  # it is as near to unset as this server goes
+            return found._replace(facts=replace(found.facts, nesting=nesting, kept_false=True))
         return found
+
+    def _tasks_of(self, vm: Vm) -> Tasks:
+        from nestvirt.backends.vsphere.tasks import Tasks
+
+        return self._tasks.setdefault(vm.id, Tasks(self._api, self._objects[vm.id]))
 
     def _last(self, vm: Vm) -> Found:
         if vm.id not in self._found:
@@ -138,36 +145,42 @@ class VsphereBackend:
         """Write by ReconfigVM_Task, with the changeVersion of what was read; see Backend.
 
         Raises:
-            NoAnswer: a write was sent, and it could not be found out what has become of it.
+            NoAnswer: a write was sent, and it could not be found out what has become of it; or was done in
+                part (Partly).
         """
         if change.setting == SETTING:
             _parsed(vm, change)
-        unsure, evidence = False, ""
+        sent, evidence = False, ""
         for _ in moments(time.monotonic() + PATIENCE):
-            facts = self._last(vm).facts
-            present = facts.value(change.setting)
-            if unsure and present == change.after:
-                return  # what got lost was an answer
-            if present != change.before:
+            present = self._last(vm).facts.value(change.setting)
+            if present != change.before and not (sent and _halfway(change, present)):
                 raise changed_meanwhile(f"{change.setting} of {vm.name}", change, present)
             try:
-                self._write(vm, change)
+                self._write(vm, replace(change, before=present))
+                return
+            except Partly:
+                raise
             except NoAnswer as error:
-                unsure, evidence = True, error.evidence
-                self.read(vm)
+                sent, evidence = True, error.evidence
+                if self.read(vm).value(change.setting) == change.after:
+                    return  # what got lost was an answer
             except Refused as error:
                 evidence = error.evidence
-                self.read(vm)
                 if error.name not in _PASSING:
-                    raise _rejected(vm, change, error) from error
-            else:
-                return
-        failure = NoAnswer if unsure else ChangeRejected
+                    raise self._final(vm, change, error, sent=sent) from error
+                self.read(vm)
+        failure = NoAnswer if sent else ChangeRejected
         raise failure(
             f"vSphere did not take {change.setting} of {vm.name} within {PATIENCE:.0f} s",
             evidence=evidence,
             cure="see in the vSphere Client which task works on the VM; then run this again",
         )
+
+    def _final(self, vm: Vm, change: Change, error: Refused, *, sent: bool) -> Error:
+        """What a refusal amounts to: where a part was written before, there is something to put back."""
+        if sent and self.read(vm).value(change.setting) != change.before:
+            return Partly(error.message, evidence=error.evidence, cure=error.cure)
+        return _rejected(vm, change, error)
 
     def _write(self, vm: Vm, change: Change) -> None:
         if change.setting == HARDWARE_VERSION:
@@ -182,12 +195,15 @@ class VsphereBackend:
             self._reconfigure(vm, after.field, {**gone, **keys})
             return
         # A property cannot be written as not set: but the line that it stands for can be taken out.
-        self._unset.add(vm.id)
         self._reconfigure(vm, None, {before.name or KEY: ""})
-        if self.read(vm).nesting.field:
-            self._reconfigure(vm, False, {})
-        if keys:
-            self._reconfigure(vm, None, keys)
+        self._unset.add(vm.id)
+        try:
+            left = self.read(vm).nesting.field
+            if left or keys:
+                self._reconfigure(vm, False if left else None, keys)
+        except Refused as error:
+            failure = NoAnswer if error.name in _PASSING else Partly
+            raise failure(error.message, evidence=error.evidence, cure=error.cure) from error
 
     def _reconfigure(self, vm: Vm, field: bool | None, keys: Mapping[str, str]) -> None:
         """Write the property, where it is to be set, and keys of extraConfig; an empty value removes one."""
@@ -203,10 +219,9 @@ class VsphereBackend:
 
     def _task(self, vm: Vm, request: str, ask: Any) -> None:
         """Have it done; what was read before counts no more."""
-        from nestvirt.backends.vsphere.power import ended
-
-        end = ended(self._api, self._api.call(request, ask), time.monotonic() + PATIENCE)
+        tasks = self._tasks_of(vm)
         self._found.pop(vm.id, None)
+        end = tasks.end(tasks.begin(request, ask), time.monotonic() + PATIENCE)
         if end is None:
             raise NoAnswer(
                 f"{request} did not end within {PATIENCE:.0f} s", evidence=vm.name, cure="run this again"
@@ -231,7 +246,7 @@ class VsphereBackend:
 
         of_vcenter = self._api.content.about.apiType == "VirtualCenter"
         datacenter = self._last(vm).datacenter if of_vcenter else None
-        return Machine(self._api, self._objects[vm.id], vm.name, datacenter)
+        return Machine(self._api, self._objects[vm.id], vm.name, datacenter, self._tasks_of(vm))
 
     def channel(self, vm: Vm) -> Channel | None:
         """Guest operations, where there is a user of the guest to log in as; see Backend."""
@@ -249,6 +264,15 @@ class VsphereBackend:
         self._api.close()
 
 
+def guest_of(settings: Mapping[str, str]) -> tuple[str, str]:
+    """User and password of the guest: govc's are a pair, and no user gets the password of another."""
+    user, password = settings.get("guest_username", ""), settings.get("guest_password", "")
+    login_user, _, login_password = settings.get("guest_login", "").partition(":")
+    if not user and not password:
+        return login_user, login_password
+    return (user, login_password) if not password and user == login_user else (user, password)
+
+
 def _id(entity: Any) -> str:
     return str(entity._GetMoId())
 
@@ -262,6 +286,14 @@ def _parsed(vm: Vm, change: Change) -> tuple[Nesting, Nesting]:
             evidence=printable(str(error), 200),
             cure="write true or false",
         ) from error
+
+
+def _halfway(change: Change, present: str | None) -> bool:
+    """Whether it is what our own first task leaves of two."""
+    if change.setting != SETTING:
+        return False
+    before, after = Nesting.parse(change.before), Nesting.parse(change.after)
+    return before.field is not None and after.field is None and Nesting.parse(present).name is None
 
 
 def _gone(name: str) -> TargetError:

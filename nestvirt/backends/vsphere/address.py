@@ -40,12 +40,20 @@ class Address:
         """
         try:
             parts = urlsplit(text if "://" in text else f"https://{text}")
-            number = parts.port or int(port or PORT)
-        except ValueError:
-            raise _bad("its port is not a number") from None  # the number may be part of a password
+            number = int(port or PORT) if parts.port is None else parts.port
+            if not 0 < number < 2**16:
+                raise ValueError
+        except ValueError:  # the number may be part of a password
+            raise _bad("its port is not a number from 1 to 65535") from None
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise _bad("it is not of the form https://HOST[:PORT]")
-        return cls(parts.hostname, number, parts.path if parts.path.strip("/") else "/sdk")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError:
+            raise _bad("its host is not the name of one: a part of it is empty or too long") from None
+        path = parts.path.rstrip("/")
+        web_page = path == "/ui" or path.startswith("/ui/")  # as it is copied from a browser
+        return cls(parts.hostname, number, "/sdk" if web_page or not path else path)
 
     @property
     def peer(self) -> tuple[str, int]:

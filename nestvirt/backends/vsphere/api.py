@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ssl
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -26,13 +27,16 @@ from nestvirt.printable import printable
 T = TypeVar("T")
 
 ANSWER = 60.0
-"""Seconds to wait for each part of an answer: vCenter itself gives up after 30 or 60."""
+"""Seconds to wait for an answer: vCenter itself gives up after 30 or 60."""
 
 IDLE = 15
 """Seconds after which a connection is not used again: a server closes those that idle."""
 
 _PYVMOMI: Any = import_module("pyVmomi")  # what its stubs do not have
 _SUPPORT: Any = import_module("pyVmomi.VmomiSupport")
+_MALFORMED = (ExpatError, AssertionError, AttributeError, LookupError, TypeError, ValueError, zlib.error)
+"""What pyvmomi raises at an answer that was cut off, or is none of vSphere's."""
+
 OLDEST = "vim.version.version9"
 """The API of vSphere 5.5: every server since understands it."""
 
@@ -65,6 +69,7 @@ class Api:
         verify = not (self._pins.own or settings.get("insecure"))
         self._context = tls.context(settings.get("ca_file"), verify=verify)
         self._closed = self._in = False
+        self._within: float | None = None
         self._stub = self._new_stub()
         self.content: Any = self._first()
         self._login()
@@ -74,7 +79,7 @@ class Api:
             self.address.host, self.address.port, path=self.address.path, version=OLDEST
         )
         stub.connectionPoolTimeout = IDLE
-        stub.schemeArgs = {"verify": self._context, "pin": self._pins.own, "answer": ANSWER}
+        stub.schemeArgs = {"verify": self._context, "pin": self._pins.own, "answer": self._patience}
         stub.scheme = tls.PinnedConnection
         return stub
 
@@ -85,16 +90,15 @@ class Api:
             content: Any = self._sent(
                 "RetrieveServiceContent", instance("ServiceInstance", self._stub).RetrieveContent
             )
-            version = str(content.about.apiVersion)
-        except (Refused, ExpatError, AttributeError, KeyError, TypeError, ValueError) as error:
-            seen = error.evidence if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
-            raise self._other(printable(seen, 200)) from error
-        best = [name for name, number in _SUPPORT.versionIdMap.items() if _tuple(number) <= _tuple(version)]
-        vims = [
-            name for name in best if name.startswith("vim.version.") and _tuple(_SUPPORT.versionIdMap[name])
-        ]
-        self._stub.ComputeVersionInfo(max(vims, key=lambda name: _tuple(_SUPPORT.versionIdMap[name])))
+            self._stub.ComputeVersionInfo(_newest(str(content.about.apiVersion)))
+        except (Refused, *_MALFORMED) as error:
+            raise self._other(
+                error.evidence if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            ) from error
         return content
+
+    def _patience(self) -> float:
+        return ANSWER if self._within is None else min(ANSWER, self._within)
 
     def _login(self) -> None:
         self._in = False
@@ -111,13 +115,16 @@ class Api:
             ) from error
         self._in = True
 
-    def call(self, request: str, do: Callable[[], T], *, again: bool = False) -> T:
+    def call(
+        self, request: str, do: Callable[[], T], *, again: bool = False, within: float | None = None
+    ) -> T:
         """Send a request; where the session has run out, log in anew and send it once more.
 
         Args:
             request: the method's name in the API, for people.
             do: sends it.
             again: whether it may be sent twice: where an idle connection was closed, a reading is.
+            within: seconds for its answer, where they are fewer than usual.
 
         Raises:
             Refused: it was answered with a fault.
@@ -128,6 +135,7 @@ class Api:
             raise NoAnswer(
                 f"the connection to {self.address} is closed", evidence=request, cure="run this again"
             )
+        self._within = within
         try:
             return self._sent(request, do)
         except NoAnswer:
@@ -137,6 +145,8 @@ class Api:
             if error.name != EXPIRED:
                 raise
             self._login()
+        finally:
+            self._within = None
         return self._sent(request, do)
 
     def _sent(self, request: str, do: Callable[[], T]) -> T:
@@ -146,9 +156,13 @@ class Api:
             raise refused(request, fault) from None  # its text is in the error; pyvmomi's has the request's
         except (ssl.SSLCertVerificationError, tls.WrongCertificate) as error:
             raise self._distrusted(error) from error
+        except _MALFORMED as error:
+            raise self._other(f"{request}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             raise self._silent(request, f"{request}: {error or 'timed out'}") from error
         except (http.client.HTTPException, OSError) as error:
+            if type(error) is http.client.HTTPException:  # pyvmomi's own: of a status that is not SOAP's
+                raise self._other(f"{request}: {error}") from error
             raise self._silent(request, f"{request}: {type(error).__name__}: {error}") from error
 
     def retrieve(self, specs: list[Any], page: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -181,8 +195,10 @@ class Api:
             vouched: the fingerprint that vCenter tells of it, which is as good as vCenter's own is.
         """
         own = (host.lower(), port) == (self.address.host, self.address.port)
-        told = tls.digits_of(vouched, where=CERTIFICATE, sha1=True) if vouched and self._pins.own else None
-        beside = self._pins.known.get((host.lower(), port)) or told
+        beside = self._pins.known.get((host.lower(), port))
+        if vouched and self._pins.own and not beside:
+            with contextlib.suppress(SettingsError):  # one of another form vouches for nothing
+                beside = tls.digits_of(vouched, where=CERTIFICATE, sha1=True)
         pin = self._pins.own if own else beside
         if self._pins.own and not pin:  # else its certificate would be compared with nothing
             context = tls.context(None)
@@ -190,7 +206,7 @@ class Api:
             context = tls.context(None, verify=False)
         else:
             context = self._context
-        return tls.PinnedConnection(host, port, verify=context, pin=pin, answer=ANSWER)
+        return tls.PinnedConnection(host, port, verify=context, pin=pin, answer=lambda: ANSWER)
 
     def close(self) -> None:
         """Log out, and close the connection. An answer is not waited for beyond its deadline."""
@@ -209,10 +225,10 @@ class Api:
             cure="see that it is the address of a vCenter or an ESXi host, and that its port is open",
         )
 
-    def _other(self, evidence: str) -> ConnectionFailed:
-        return ConnectionFailed(
+    def _other(self, evidence: str) -> NoAnswer:
+        return NoAnswer(
             f"{self.address} answers, but not as vSphere does",
-            evidence=evidence,
+            evidence=printable(evidence, 300),
             cure="give the address of a vCenter or an ESXi host, for example: https://vcenter.example.com",
         )
 
@@ -231,6 +247,19 @@ class Api:
             cure="name its CA with --ca-file (vCenter offers it at its address: Download trusted root CA "
             f"certificates); or compare the fingerprint with {CERTIFICATE}, and give it with --fingerprint",
         )
+
+
+def _newest(version: str) -> str:
+    """The newest of pyvmomi's versions that a server of that one understands.
+
+    Raises:
+        ValueError: there is none.
+    """
+    known: dict[str, tuple[int, ...]] = {
+        name: _tuple(number) for name, number in _SUPPORT.versionIdMap.items()
+    }
+    both = [name for name, number in known.items() if number and number <= _tuple(version)]
+    return max((name for name in both if name.startswith("vim.version.")), key=lambda name: known[name])
 
 
 def _tuple(version: str) -> tuple[int, ...]:

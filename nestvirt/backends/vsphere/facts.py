@@ -68,11 +68,17 @@ def _vm_question(facts: Situation, _goal: Goal) -> Iterator[Finding]:
 
 def _vm_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Only where something has to be done: nobody needs a right for what is so already."""
-    if facts.privileges is None or wanted(facts, goal) is None:
+    if facts.privileges is None:
         return
-    if not facts.privileges & set(_CONFIG):
-        yield _lacking(facts, "vm-permission", _CONFIG[:1])
-    missing = tuple(privilege for privilege in _POWER if privilege not in facts.privileges)
+    further = tuple(nesting_checks.privileges(facts, goal))
+    if wanted(facts, goal) is None and not further:
+        return
+    held = facts.privileges
+    lacking: tuple[str, ...] = () if held & set(_CONFIG) else _CONFIG[:1]
+    lacking += tuple(name for name in further if name not in held)
+    if lacking:
+        yield _lacking(facts, "vm-permission", lacking)
+    missing = tuple(privilege for privilege in _POWER if privilege not in held)
     if missing and facts.power is Power.RUNNING:
         yield _lacking(facts, "vm-power-permission", missing)
 

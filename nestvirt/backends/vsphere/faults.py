@@ -19,6 +19,10 @@ class NoAnswer(ConnectionFailed):
     """A request was sent, and it is not known what has become of it."""
 
 
+class Partly(NoAnswer):
+    """Of a change that takes two tasks the first was done, and the second was refused."""
+
+
 class Refused(AccessDenied):
     """vSphere answered a request, or ended a task, with a fault.
 

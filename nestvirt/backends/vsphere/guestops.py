@@ -23,7 +23,7 @@ from nestvirt import tls
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
 from nestvirt.backends.vsphere.faults import Refused
-from nestvirt.backends.vsphere.power import read_one
+from nestvirt.backends.vsphere.tasks import read_one
 from nestvirt.errors import AccessDenied, ConnectionFailed, GuestUnreachable
 from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, RunRefused, clipped
 from nestvirt.printable import printable
@@ -103,7 +103,10 @@ class GuestChannel:
 
     def _exit_code(self, pid: int, program: str, deadline: float, timeout: float) -> int:
         for _ in moments(deadline):
-            listed = self._ask("processManager", "ListProcessesInGuest", [pid])
+            try:
+                listed = self._ask("processManager", "ListProcessesInGuest", [pid], again=True)
+            except _NotYet:  # Tools may answer in a moment, and the program goes on
+                continue
             process = next((p for p in listed or [] if p.pid == pid), None)
             if process is None:
                 raise GuestUnreachable(
@@ -149,9 +152,8 @@ class GuestChannel:
         except ValueError:
             raise _no_file("vSphere's address for it is none of HTTPS") from None
         host = self._api.address.host if host == "*" else host  # the server that was asked itself
-        connection = self._api.connection_to(host, port, self._thumbprint)
         try:
-            with contextlib.closing(connection):
+            with contextlib.closing(self._api.connection_to(host, port, self._thumbprint)) as connection:
                 connection.request(method, f"{parts.path}?{parts.query}", body=content)
                 answer = connection.getresponse()
                 if not 200 <= answer.status < 300:
@@ -166,10 +168,12 @@ class GuestChannel:
                 cure="name the CA of vCenter with --ca-file, which signs its hosts' as well; or add the host "
                 "to the file of NESTVIRT_VSPHERE_KNOWN_HOSTS; or use --ssh USER@HOST",
             ) from error
+        except (http.client.InvalidURL, UnicodeError):  # the text of it has the ticket
+            raise _no_file("vSphere's address for it cannot be used") from None
         except (http.client.HTTPException, OSError) as error:
             raise _no_file(f"{host}: {type(error).__name__}: {printable(str(error), 200)}") from error
 
-    def _ask(self, manager: str, request: str, *arguments: object) -> Any:
+    def _ask(self, manager: str, request: str, *arguments: object, again: bool = False) -> Any:
         """One guest operation.
 
         Raises:
@@ -180,7 +184,7 @@ class GuestChannel:
             if not self._managers:
                 self._managers = read_one(self._api, self._api.content.guestOperationsManager, *_MANAGERS)
             method = getattr(self._managers[manager], request)
-            return self._api.call(request, partial(method, self._vm, self._auth, *arguments))
+            return self._api.call(request, partial(method, self._vm, self._auth, *arguments), again=again)
         except Refused as error:
             raise self._unreachable(error) from error
         except (AccessDenied, ConnectionFailed) as error:

@@ -71,17 +71,34 @@ class Inventory:
         if not found:
             raise self._unknown(name, [title for _, title in known])
         if len(found) > 1:
-            paths = sorted(f"{path} ({_id(vm)})" for vm, path in self._paths(found[:_SHOWN]))
             raise TargetError(
                 f"{len(found)} VMs are meant by {printable(name, 100)!r}",
-                evidence=f"{'; '.join(paths)}" + ("; and more" if len(found) > _SHOWN else ""),
+                evidence=self._listed(found),
                 cure="name the one by its inventory path or its UUID",
             )
         return found[0]
 
-    def at(self, uuid: str) -> Any:
-        """The VM with that instance UUID; None where there is none."""
-        return next(iter(self._search(uuid, instance=True)), None)
+    def _listed(self, vms: list[Any]) -> str:
+        paths = sorted(f"{path} ({_id(vm)})" for vm, path in self._paths(vms[:_SHOWN]))
+        return "; ".join(paths) + ("; and more" if len(vms) > _SHOWN else "")
+
+    def recorded(self, uuid: str, moref: str) -> Any:
+        """The VM of a record; None where none has its instance UUID.
+
+        Raises:
+            TargetError: others have it, as copies made by hand do; or it was registered anew.
+        """
+        found = self._search(uuid, instance=True)
+        for vm in found:
+            if _id(vm) == moref:
+                return vm
+        if not found:
+            return None
+        raise TargetError(
+            f"the VM of that record, {printable(moref, 50)}, is not there any more; others have its UUID",
+            evidence=self._listed(found),
+            cure="where one of these is it, registered anew, set by hand what nestvirt undo --list shows",
+        )
 
     def by_moref(self, moref: str) -> Any:
         """A VM by its managed object id, unasked."""
@@ -156,7 +173,7 @@ class Inventory:
             here = _id(vm)
             while here in above and here != root and len(parts) < 100:
                 values = above[here]
-                parts.append(printable(plain(values.get("name")), 100))
+                parts.append(printable(str(values.get("name") or ""), 100))  # escaped, as a path is taken
                 parent = values.get("parent") or values.get("parentVApp")
                 here = _id(parent) if parent is not None else ""
             yield vm, "/" + "/".join(reversed(parts))

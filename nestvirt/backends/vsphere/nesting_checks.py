@@ -27,6 +27,18 @@ def wanted(facts: Situation, goal: Goal) -> Change | None:
     return None if after == now.text else Change(SETTING, now.text, after)
 
 
+def privileges(facts: Situation, goal: Goal) -> Iterator[str]:
+    """What further privileges the changes take, beside that to configure the VM."""
+    change = wanted(facts, goal)
+    if change is not None:
+        before, after = Nesting.parse(change.before), Nesting.parse(change.after)
+        unsets = before.field is not None and after.field is None  # by taking out the key
+        if unsets or before.name is not None or after.name is not None:
+            yield "VirtualMachine.Config.AdvancedConfig"
+    if goal.nested and goal.upgrade is not None and 0 < facts.version < OLDEST_HARDWARE:
+        yield "VirtualMachine.Config.UpgradeVirtualHardware"
+
+
 def host_nested_hv(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Whether the host can."""
     check, layer, host = "host-nested-hv", Layer.HOST, facts.host
@@ -80,6 +92,9 @@ def vm_vbs(facts: Situation, goal: Goal) -> Iterator[Finding]:
 def vm_hardware_version(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Raised only where that was asked for by name: nobody can take it back."""
     check, layer = "vm-hardware-version", Layer.VM
+    if goal.nested and goal.upgrade not in (None, facts.hardware) and facts.version >= OLDEST_HARDWARE:
+        evidence = f"hardware version {facts.hardware} is new enough, and left so: not {goal.upgrade}"
+        yield Finding(check, layer, Status.PASS, evidence)
     if not goal.nested or not 0 < facts.version < OLDEST_HARDWARE:
         return
     evidence = f"hardware version {facts.hardware}; nesting needs vmx-{OLDEST_HARDWARE:02} or newer"

@@ -1,4 +1,4 @@
-"""vSphere's tasks, and waiting for what they do: power off, power on, and what DRS has to say about it.
+"""A VM's power: off, on, and what DRS has to say about it.
 
 A task's end is not the VM's: what counts is runtime.powerState, which is looked at as well.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyVmomi import vim
 
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
 from nestvirt.backends.vsphere.faults import NoAnswer, Refused, words_of
-from nestvirt.backends.vsphere.reading import properties, selection
+from nestvirt.backends.vsphere.tasks import Tasks, read_one
 from nestvirt.errors import PowerError
 from nestvirt.printable import printable
 
@@ -29,47 +29,20 @@ BOOTING = 30.0
 _OVERRIDE = "give it more --timeout, look at its console, or allow --force-off"
 
 
-class Ended(NamedTuple):
-    """A task's end.
-
-    Attributes:
-        fault: what it ended with; None where it succeeded.
-        result: what it gave.
-    """
-
-    fault: Any
-    result: Any
-
-
-def ended(api: Api, task: Any, deadline: float) -> Ended | None:
-    """Wait for a task; None where it has not ended in time, or is not to be seen any more."""
-    for _ in moments(deadline):
-        info = read_one(api, task, "info").get("info")
-        if info is None:
-            return None
-        if info.state in ("success", "error"):
-            return Ended(info.error if info.state == "error" else None, info.result)
-    return None
-
-
-def read_one(api: Api, entity: Any, *paths: str) -> dict[str, Any]:
-    """Some properties of one object."""
-    specs = [selection(entity, [], properties(type(entity), list(paths)))]
-    return next((values for _, values in api.retrieve(specs)), {})
-
-
 @dataclass
 class Machine:
     """One VM's power.
 
     Attributes:
         datacenter: which starts it where there is a vCenter; None for an ESXi host by itself.
+        tasks: what was begun on it.
     """
 
     api: Api
     vm: Any
     name: str
     datacenter: Any
+    tasks: Tasks
 
     def shut_down(self, timeout: float) -> None:
         """Ask the guest by VMware Tools to shut down; return when the VM is off.
@@ -98,7 +71,8 @@ class Machine:
         refusal, unsure = None, False
         for _ in moments(min(deadline, time.monotonic() + BOOTING)):
             try:
-                self.api.call("ShutdownGuest", self.vm.ShutdownGuest)
+                left = max(deadline - time.monotonic(), 0.1)
+                self.api.call("ShutdownGuest", self.vm.ShutdownGuest, within=left)
                 return None
             except NoAnswer:
                 unsure = True  # it may have been heard, and may be asked again
@@ -158,7 +132,7 @@ class Machine:
             return self._asked("PowerOnVM_Task", self.vm.PowerOnVM_Task, deadline)
         try:
             ask = partial(self.datacenter.PowerOnMultiVM_Task, [self.vm], None)
-            end = ended(self.api, self.api.call("PowerOnMultiVM_Task", ask), deadline)
+            end = self.tasks.end(self.tasks.begin("PowerOnMultiVM_Task", ask), deadline)
             if end is None:
                 return ""
             if end.fault is not None:
@@ -167,7 +141,7 @@ class Machine:
             for refusal in getattr(result, "notAttempted", None) or []:
                 return words_of(refusal.fault)
             for attempt in getattr(result, "attempted", None) or []:
-                own = None if attempt.task is None else ended(self.api, attempt.task, deadline)
+                own = None if attempt.task is None else self.tasks.end(attempt.task, deadline)
                 return words_of(own.fault) if own is not None and own.fault is not None else ""
             return self._follow(list(getattr(result, "recommendations", None) or []))
         except NoAnswer as error:
@@ -184,7 +158,7 @@ class Machine:
         if not isinstance(cluster, vim.ClusterComputeResource):
             return "DRS recommends a host and waits for somebody to apply that (cluster > Monitor > DRS)"
         try:
-            self.api.call("ApplyRecommendation", partial(cluster.ApplyRecommendation, best.key))
+            self.tasks.begin("ApplyRecommendation", partial(cluster.ApplyRecommendation, best.key))
         except Refused as error:
             reason = printable(str(best.reasonText), 200)
             return f"DRS recommends to {reason}, and that could not be applied: {error.evidence}"
@@ -193,7 +167,7 @@ class Machine:
     def _asked(self, request: str, ask: Any, deadline: float) -> str:
         """Have a task done; the words of what it ends with, empty where that is well."""
         try:
-            end = ended(self.api, self.api.call(request, ask), deadline)
+            end = self.tasks.end(self.tasks.begin(request, ask), deadline)
         except NoAnswer as error:
             return f"no answer: {error.evidence}"
         except Refused as error:

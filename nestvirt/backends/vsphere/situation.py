@@ -52,6 +52,7 @@ class Situation:
         privileges: on the VM; None where they could not be read.
         host: where it is; None where that could not be read.
         peers: the other hosts of the cluster.
+        kept_false: nestedHVEnabled reads false, and stands for what this run has taken out.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Situation:
     privileges: frozenset[str] | None
     host: Host | None
     peers: tuple[Host, ...]
+    kept_false: bool = False
 
     busy = ""  # see Facts: a VM can always be power-cycled
     waiting = ""  # and nothing else is shut down for it
@@ -88,6 +90,10 @@ class Situation:
     def value(self, setting: str) -> str | None:
         """See Facts."""
         return {SETTING: self.nesting.text, HARDWARE_VERSION: self.hardware or None}.get(setting)
+
+    def nearest(self, setting: str) -> str:
+        """See Approximate."""
+        return "reads false" if setting == SETTING and self.kept_false else ""
 
     @property
     def version(self) -> int:

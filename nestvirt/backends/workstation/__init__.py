@@ -7,6 +7,7 @@ the guest is SSH.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import time
 from collections.abc import Mapping
@@ -189,7 +190,7 @@ class VmxBackend:
         address = ""
         if known is not None:
             with contextlib.suppress(Refused):  # VMware Tools are not up, or not there
-                address = printable(self._vmrun.ask("getGuestIPAddress", known), 60)
+                address = _address(self._vmrun.ask("getGuestIPAddress", known))
         return Control(words, known is not None, address)
 
     def _known_as(self, path: Path) -> str | None:
@@ -224,10 +225,19 @@ def _beside(link: Path, path: Path) -> tuple[locks.Holder, ...]:
     return locks.holders(link) if link.is_symlink() and link != path else ()
 
 
+def _address(told: str) -> str:
+    """The address that the guest tells, to be copied into a command; empty where that is anything else."""
+    try:
+        found = ipaddress.ip_address(told.strip())
+    except ValueError:
+        return ""
+    return "" if "%" in str(found) else str(found)  # after that, an IPv6 address may say anything
+
+
 def _same(one: Path, other: Path) -> bool:
     try:
         return one == other or one.samefile(other)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -242,16 +252,23 @@ def _saved_state(path: Path, document: Document) -> str:
 def _memory_snapshots(path: Path) -> tuple[str, ...]:
     """Names of the snapshots whose memory lies beside their state, as a .vmem beside the .vmsn."""
     try:
-        listed = Document.parse(path.with_suffix(".vmsd").read_bytes()[: vmfile.LIMIT])
+        listed = Document.parse(vmfile.content(path.with_suffix(".vmsd"), vmfile.LIMIT))
     except OSError:
         return ()
     found: list[str] = []
     for line in listed.lines:
         named = re.fullmatch(r"(snapshot\d+)\.filename", line.name or "")
         state = listed.get(named[0]) if named else None
-        if named and state and (path.parent / state).with_suffix(".vmem").exists():
+        if named and state and _has_memory(path.parent / state):
             found.append(printable(listed.get(f"{named[1]}.displayName") or state, 60))
     return tuple(found)
+
+
+def _has_memory(state: Path) -> bool:
+    try:
+        return state.with_suffix(".vmem").exists()
+    except (OSError, ValueError):  # what is named there is no file's name
+        return False
 
 
 def _log_of(path: Path, document: Document) -> Path:

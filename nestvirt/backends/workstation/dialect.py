@@ -26,6 +26,8 @@ _LINE = re.compile(
 )
 _ESCAPE = re.compile(rb"\|([0-9A-Fa-f]{2})")
 _APART = re.compile(r"\((\d+) other lines?\)")
+_END = re.compile(r"\((LF|CRLF|CR)\)")
+_MARKS = {b"\n": "(LF)", b"\r\n": "(CRLF)", b"\r": "(CR)"}
 _PLAIN = 'vhv.enable = "TRUE" # |22\r\n'
 
 # What VMware calls Shift_JIS is Windows' superset of it.
@@ -123,9 +125,12 @@ class Document:
     def text_of(self, name: str) -> str | None:
         """All definitions of a name, exactly: a line each, and between them how far apart they are.
 
+        Where the file's line ends differ, each of several lines has its own told below it.
+
         Bytes beyond ASCII, which only a comment can have here, are written as latin-1 has them, so that
         each byte comes back whatever the file's encoding is.
         """
+        mixed = len({line.end for line in self.lines if line.end}) > 1 and len(self.definitions(name)) > 1
         parts: list[str] = []
         apart = 0
         for line in self.lines:
@@ -133,7 +138,7 @@ class Document:
                 apart += 1
                 continue
             parts += [f"({apart} other line{'s' * (apart != 1)})"] if parts and apart else []
-            parts.append(line.raw.decode("latin-1"))
+            parts += [line.raw.decode("latin-1"), *([_MARKS[line.end]] if mixed and line.end else [])]
             apart = 0
         return "\n".join(parts) or None
 
@@ -141,7 +146,8 @@ class Document:
         """The document with other definitions of a name: what ``text_of`` would say of it is then ``text``.
 
         Each line keeps its place. What is new goes to the end of the file; of several that become one, or
-        one that becomes several, the last keeps its place. A file whose last line has no end keeps that.
+        one that becomes several, the last keeps its place, and each has the end that the text tells. A file
+        whose last line has no end keeps that.
 
         Raises:
             ValueError: the text is none that defines that name.
@@ -189,6 +195,10 @@ def _parsed(name: str, text: str | None) -> list[tuple[int, Line]]:
     found: list[tuple[int, Line]] = []
     apart = 0
     for row in text.split("\n") if text is not None else []:
+        if (mark := _END.fullmatch(row)) and found and not (apart or found[-1][1].end):
+            end = next(end for end, told in _MARKS.items() if told == mark[0])
+            found[-1] = (found[-1][0], replace(found[-1][1], end=end))
+            continue
         gap = _APART.fullmatch(row)
         if gap and found and not apart:
             apart = int(gap[1])

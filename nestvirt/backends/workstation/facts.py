@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -111,7 +112,9 @@ def _vm_lock(facts: Situation, _goal: Goal) -> Iterator[Finding]:
         if live:
             cure = "close the VM there (its tab in Workstation, its window in Fusion); then run this again"
         else:
-            cure = f"if no machine runs it any more, remove that folder: rm -r {others[0].folder}"
+            cure = (
+                f"if no machine runs it any more, remove that folder: rm -r {shlex.quote(others[0].folder)}"
+            )
         evidence = "; ".join(_described(holder) for holder in others[:3])
         yield Finding("vm-lock", Layer.VM, Status.FAIL, evidence, cure)
     if facts.left_behind:
@@ -126,7 +129,8 @@ def _described(holder: Holder) -> str:
     if holder.life is Life.DEAD:
         return f"{process}, which is gone, has left {holder.folder}"
     who = process if holder.pid else "somebody"
-    return f"{holder.folder}: {who} of another machine holds it, or did so before a crash"
+    where = "of another machine, or outside this container,"
+    return f"{holder.folder}: {who} {where} holds it, or did so before a crash"
 
 
 def _vm_suspended(facts: Situation, _goal: Goal) -> Iterator[Finding]:

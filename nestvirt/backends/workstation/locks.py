@@ -15,15 +15,23 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from nestvirt.backends.workstation.vmfile import content
+
+PROC = Path("/proc")
 
 LIMIT = 4096
 """Bytes of a member that are read; VMware writes 512."""
 
 VM_PROCESS = "vmware-vmx"
 """The process that is a running VM; another holder has the VM open, and does not run it."""
+
+_INITIAL = 0xEFFFFFFC
+"""The inode of the PID namespace that is not a container's (Linux, PID_NS_INIT_INO)."""
 
 _MEMBER = re.compile(r"[MDE]\d{5}\.lck")
 _PROCESS = re.compile(r"(\d{1,10})-(\d+)(?:\((.*)\))?")
@@ -34,7 +42,7 @@ class Life(StrEnum):
 
     LIVE = "live"
     DEAD = "dead"  # a process of this machine, which is gone
-    ELSEWHERE = "elsewhere"  # of another machine, or nobody can tell of which
+    ELSEWHERE = "elsewhere"  # of another machine or outside this container, or nobody can tell
 
 
 @dataclass(frozen=True)
@@ -62,18 +70,19 @@ def holders(file: Path) -> tuple[Holder, ...]:
     """Those who hold a file, by the lock folder beside it; none where there is no such folder.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: the folder or what is in it cannot be read.
     """
     folder = Path(f"{file}.lck")
     try:
-        members = sorted(member for member in folder.iterdir() if _MEMBER.fullmatch(member.name))
+        named = [member for member in folder.iterdir() if _MEMBER.fullmatch(member.name)]
     except (FileNotFoundError, NotADirectoryError):
         return ()
     found: list[Holder] = []
-    for member in members:
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # it went, or is a turn that is taken
-            with member.open("rb") as opened:
-                words = opened.read(LIMIT).rstrip(b"\0").decode("latin-1").split()
+    for member in sorted(named):
+        if member.is_dir():
+            continue  # a turn that is taken
+        with contextlib.suppress(FileNotFoundError):  # it went
+            words = content(member, LIMIT).rstrip(b"\0").decode("latin-1").split()
             found.append(_holder(str(folder), words))
     return tuple(found)
 
@@ -86,7 +95,7 @@ def _holder(folder: str, words: list[str]) -> Holder:
     here = _is_here(words[0])
     if here is not False and _lives(pid, started):
         return Holder(folder, pid, name or _name_of(pid), Life.LIVE)
-    return Holder(folder, pid, name or "", Life.DEAD if here else Life.ELSEWHERE)
+    return Holder(folder, pid, name or "", Life.DEAD if here and all_seen() else Life.ELSEWHERE)
 
 
 def _is_here(machine: str) -> bool | None:
@@ -112,12 +121,11 @@ def _lives(pid: int, started: int) -> bool:
     """Whether that very process is there: a number alone may be another one's by now."""
     try:
         # After the name, which may hold anything, the 20th field is when it started (proc(5)).
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         gone = fields[0] in (b"Z", b"X")  # ended, and nobody has asked for its exit code yet
         return not gone and (started == 0 or fields[19] == str(started).encode())
     except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return False
+        pass  # there is no such process, or no /proc, or it hides those of others (hidepid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -125,6 +133,16 @@ def _lives(pid: int, started: int) -> bool:
     except OSError:
         return True  # another user's
     return True
+
+
+def all_seen() -> bool:
+    """Whether each process of this machine has its number here: a container has numbers of its own."""
+    if sys.platform != "linux":
+        return True
+    try:
+        return (PROC / "self/ns/pid").stat().st_ino == _INITIAL
+    except OSError:
+        return False
 
 
 def _name_of(pid: int) -> str:

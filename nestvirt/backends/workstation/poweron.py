@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nestvirt.backends.workstation.vmfile import content
+
 LIMIT = 1 << 20
 """Bytes of the log that are read: the configuration is at its beginning."""
 
@@ -18,9 +20,8 @@ _ENTRY = re.compile(rb"\bDICT\s+([^\s=]+)\s*=\s*(.*)")
 def recorded(log: Path, name: str) -> tuple[bool, str | None]:
     """Whether the log has the configuration, and what that said of a name; None where it was not set."""
     try:
-        with log.open("rb") as opened:
-            data = opened.read(LIMIT)
-    except OSError:
+        data = content(log, LIMIT)
+    except (OSError, ValueError):  # the VM's configuration names it, and may say anything
         return False, None
     there = within = False
     value: str | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -70,8 +72,7 @@ def read(path: Path) -> Document:
         AccessDenied: this user may not read it.
     """
     try:
-        with path.open("rb") as opened:
-            data = opened.read(LIMIT + 1)
+        data = content(path, LIMIT + 1)
     except FileNotFoundError as error:
         raise _nothing_at(str(path)) from error
     except OSError as error:
@@ -90,10 +91,23 @@ def read(path: Path) -> Document:
     return document
 
 
+def content(path: Path, limit: int) -> bytes:
+    """The first bytes of a file. One in a VM's folder may be anything: nobody waits for a pipe here.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: the path can be none.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return opened.read(limit)
+
+
 def unwritable(path: Path) -> str:
     """Why this user cannot replace the file; empty where nothing is in the way."""
     try:
-        about = path.stat()
+        about, folder = path.stat(), path.parent.stat()
     except OSError as error:
         return str(error)
     if not about.st_mode & 0o222 or not os.access(path, os.W_OK):
@@ -102,7 +116,18 @@ def unwritable(path: Path) -> str:
         return f"in {path.parent} no file can be made by this user"
     if about.st_nlink > 1:
         return f"{path} has {about.st_nlink} names (hard links), of which one alone would be replaced"
+    if not _may_own_alike(about, folder):
+        return f"{path} is of user {about.st_uid}, group {about.st_gid}: this user can make no file like that"
     return ""
+
+
+def _may_own_alike(about: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether a new file can get the owner and group of the old one: root gives them to anybody."""
+    user = os.geteuid()
+    groups = {os.getegid(), *os.getgroups()}
+    if sys.platform == "darwin" or folder.st_mode & stat.S_ISGID:
+        groups.add(folder.st_gid)  # a new file has the folder's
+    return user == 0 or (about.st_uid == user and about.st_gid in groups)
 
 
 def replace(path: Path, before: Document, after: Document) -> None:
@@ -121,7 +146,7 @@ def replace(path: Path, before: Document, after: Document) -> None:
             opened.flush()
             _take_over(path, opened.fileno())
             os.fsync(opened.fileno())
-        if path.read_bytes() != bytes(before):
+        if content(path, LIMIT + 1) != bytes(before):
             raise ChangeRejected(
                 f"{path} was changed by somebody else a moment ago",
                 evidence="it is not what was read before writing",
@@ -129,11 +154,7 @@ def replace(path: Path, before: Document, after: Document) -> None:
             )
         Path(scratch).rename(path)
         scratch = ""
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # the name, too, outlives a power cut
-        finally:
-            os.close(folder)
+        _settle(path.parent)
     except OSError as error:
         cure = "see that this user may make files in that folder, and that there is room"
         raise ChangeRejected(f"{path} cannot be written", evidence=str(error), cure=cure) from error
@@ -141,6 +162,16 @@ def replace(path: Path, before: Document, after: Document) -> None:
         if scratch:
             with contextlib.suppress(FileNotFoundError):
                 Path(scratch).unlink()
+
+
+def _settle(folder: Path) -> None:
+    """Have the name, too, outlive a power cut. Where that fails, the change is made none the less."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _take_over(path: Path, descriptor: int) -> None:

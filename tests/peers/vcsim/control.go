@@ -279,6 +279,7 @@ func (c *control) manner(o order) (interface{}, error) {
 	switch o.Kind {
 	case "tasks":
 		c.peer.taskTime = time.Duration(o.Seconds * float64(time.Second))
+		c.peer.cancelable = o.Name == "cancelable"
 	case "drs-manual":
 		c.peer.drsManual = true
 	case "transfer":

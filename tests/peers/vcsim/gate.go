@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,8 +18,9 @@ import (
 // rule says what happens to the next requests of a method: it is delayed, cut off, or ends with a fault.
 type rule struct {
 	Method  string
-	What    string // delay, before, after, fault
+	What    string // delay, before, after, half, garbled, foreign, fault
 	Times   int
+	Skip    int // so many requests before are left alone
 	Seconds float64
 	failure *failure
 }
@@ -65,6 +67,10 @@ func (g *gate) take(method, what string) *rule {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
+		if r.Method == method && r.What == what && r.Skip > 0 {
+			r.Skip--
+			continue
+		}
 		if r.Method == method && r.What == what && r.Times > 0 {
 			r.Times--
 			return r
@@ -128,6 +134,16 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	for key, values := range answer.Header() {
 		w.Header()[key] = values
+	}
+	if g.take(name, "half") != nil {
+		whole := answer.Body.Len()
+		w.Header().Set("Content-Length", fmt.Sprint(whole))
+		answer.Body.Truncate(whole / 2)
+	}
+	for what, page := range map[string]string{"garbled": "<html><br></html>", "foreign": "<html><br/></html>"} {
+		if g.take(name, what) != nil {
+			answer.Body = bytes.NewBufferString(page)
+		}
 	}
 	w.WriteHeader(answer.Code)
 	_, _ = answer.Body.WriteTo(w)

@@ -30,13 +30,15 @@ type peer struct {
 	stock      []stock
 	role       int32
 
-	mu        sync.Mutex
-	machines  map[types.ManagedObjectReference]*machine
-	manual    []types.ManagedObjectReference // what DRS only recommends to start
-	drsManual bool
-	taskTime  time.Duration
-	where     string // a key of addresses
-	files     map[string]transfer
+	mu         sync.Mutex
+	machines   map[types.ManagedObjectReference]*machine
+	manual     []types.ManagedObjectReference // what DRS only recommends to start
+	drsManual  bool
+	taskTime   time.Duration
+	running    map[types.ManagedObjectReference]*time.Timer
+	cancelable bool   // whether tasks can be cancelled
+	where      string // a key of addresses
+	files      map[string]transfer
 }
 
 // stock is one of the simulator's own VMs; it is what others are copied from.
@@ -51,6 +53,7 @@ func newPeer(service *simulator.Service, folder string, guest credentials) *peer
 	return &peer{
 		service: service, client: client, folder: folder, guestUser: guest, role: administrator,
 		machines: map[types.ManagedObjectReference]*machine{}, files: map[string]transfer{}, where: "host",
+		running: map[types.ManagedObjectReference]*time.Timer{},
 	}
 }
 
@@ -104,7 +107,7 @@ func (p *peer) settle() {
 // reset leaves the VMs that the simulator begins with, and nothing of what was set.
 func (p *peer) reset() {
 	p.mu.Lock()
-	p.drsManual, p.taskTime, p.where, p.manual = false, 0, "host", nil
+	p.drsManual, p.taskTime, p.where, p.manual, p.cancelable = false, 0, "host", nil, false
 	gone := p.machines
 	p.machines = map[types.ManagedObjectReference]*machine{}
 	p.mu.Unlock()
@@ -216,13 +219,33 @@ func (p *peer) task(m *machine, name string, work func() (types.AnyType, *failur
 			}
 		})
 	}
+	m.locked(func() { m.vm.RecentTask = append(m.vm.RecentTask, task.Self) })
 	if p.taskTime == 0 {
 		run()
 		return task.Self
 	}
-	simulator.Map.WithLock(task, func() { task.Info.State = types.TaskInfoStateRunning })
-	time.AfterFunc(p.taskTime, run)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	simulator.Map.WithLock(task, func() {
+		task.Info.State, task.Info.Cancelable = types.TaskInfoStateRunning, p.cancelable
+	})
+	p.running[task.Self] = time.AfterFunc(p.taskTime, run)
 	return task.Self
+}
+
+// cancel ends a task that has not done anything yet.
+func (p *peer) cancel(ref types.ManagedObjectReference) *failure {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if timer := p.running[ref]; !p.cancelable || timer == nil || !timer.Stop() {
+		return notSupported()
+	}
+	task := simulator.Map.Get(ref).(*simulator.Task)
+	simulator.Map.WithLock(task, func() {
+		task.Info.State = types.TaskInfoStateError
+		task.Info.Error = &types.LocalizedMethodFault{Fault: &types.RequestCanceled{}, LocalizedMessage: "canceled by the user"}
+	})
+	return nil
 }
 
 // answer is for what the simulator does not know, or not as the products do it; ours is false for the rest.

@@ -55,6 +55,8 @@ func (p *peer) answerPower(body types.AnyType) (interface{}, *failure) {
 	case *types.PowerOnMultiVM_Task:
 		ref, fault := p.powerOnMany(req.Vm)
 		return &types.PowerOnMultiVM_TaskResponse{Returnval: ref}, fault
+	case *types.CancelTask:
+		return &types.CancelTaskResponse{}, p.cancel(req.This)
 	case *types.ApplyRecommendation:
 		return &types.ApplyRecommendationResponse{}, p.applyRecommendation(req.Key)
 	case *types.ShutdownGuest:

@@ -229,6 +229,11 @@ def test_lock(holder: Holder, check: str, words: str) -> None:
     assert found[0].cure
 
 
+def test_folder_to_be_removed_is_one_word_for_a_shell() -> None:
+    [found] = of(vmx(holders=(Holder("/vms/a b; c.lck", 0, "", Life.ELSEWHERE),)), "vm-lock")
+    assert found.cure.endswith("rm -r '/vms/a b; c.lck'")
+
+
 def test_snapshots_with_memory_and_the_way_in_are_told() -> None:
     facts = vmx(SET_ON, memory_snapshots=("before update",), control=replace(RUNNING, address="192.0.2.7"))
     assert "before update" in of(facts, "vm-snapshot-memory")[0].evidence

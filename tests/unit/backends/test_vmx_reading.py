@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from nestvirt.backends.workstation import VmxBackend, vmfile
+from nestvirt.backends.workstation import VmxBackend, locks, vmfile
+from nestvirt.backends.workstation.dialect import Document
 from nestvirt.backends.workstation.host import Host, read_host
 from nestvirt.backends.workstation.locks import Life, holders
 from nestvirt.backends.workstation.poweron import recorded
@@ -20,6 +24,12 @@ from nestvirt.model import Target
 from tests.peers.vmrun_rig import machine_id
 
 NAME = "vhv.enable"
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No container, wherever these tests run."""
+    monkeypatch.setattr(locks, "all_seen", lambda: True)
 
 
 def started(pid: int) -> str:
@@ -79,6 +89,34 @@ def test_same_host_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     assert held(tmp_path, content) == [(4194304, "vmware-vmx", Life.DEAD)]
     monkeypatch.setattr(socket, "gethostname", lambda: "another")
     assert [h.life for h in holders(tmp_path / "a.vmx")] == [Life.ELSEWHERE]
+
+
+@pytest.mark.parametrize("refusal", [None, PermissionError])
+def test_process_that_proc_hides_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: type[OSError] | None
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/stat").touch()
+    monkeypatch.setattr(locks, "PROC", tmp_path)
+
+    def ask(_pid: int, _signal: int) -> None:
+        if refusal:
+            raise refusal
+
+    monkeypatch.setattr(os, "kill", ask)
+    assert held(tmp_path, f"{machine_id()} 71-5(vmware-vmx) 1 X") == [(71, "vmware-vmx", Life.LIVE)]
+
+
+def test_in_a_container_a_number_that_is_none_may_be_one_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/pid").touch()  # a file with another number than that of the machine's own namespace
+    monkeypatch.setattr(locks, "PROC", tmp_path)
+    assert held(tmp_path, f"{machine_id()} 4194304-1(vmware-vmx) 1 X") == [
+        (4194304, "vmware-vmx", Life.ELSEWHERE)
+    ]
 
 
 LOG = b"""\
@@ -172,6 +210,80 @@ def test_log_of_another_name(vm: Path) -> None:
     assert (facts.logged, facts.powered_on_with) == (True, "TRUE")
 
 
+@pytest.mark.parametrize("name", ["a|00b", "..", "/", "|0A", "x" * 5000])
+def test_names_that_are_none_are_of_nothing(vm: Path, name: str) -> None:
+    vm.write_text(f'config.version = "8"\nvmx.log.filename = "{name}"\n')
+    vm.with_suffix(".vmsd").write_text(f'snapshot0.filename = "{name}"\n')
+    backend = VmxBackend.connect(Target("vmx", str(vm)), {})
+    facts = backend.read(backend.find(str(vm)))
+    assert (facts.logged, facts.memory_snapshots) == (False, ())
+
+
+def test_a_pipe_is_not_waited_for(vm: Path) -> None:
+    pipes = vm.with_name("other.log"), vm.with_suffix(".vmsd")
+    for pipe in pipes:
+        os.mkfifo(pipe)
+
+    def write(pipe: Path) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(LOG % b"")
+
+    # A reader that waits gets something to read, so that this test ends.
+    writers = [threading.Thread(target=write, args=(pipe,)) for pipe in pipes]
+    for writer in writers:
+        writer.start()
+    backend = VmxBackend.connect(Target("vmx", str(vm)), {})
+    logged = backend.read(backend.find(str(vm))).logged
+    for pipe, writer in zip(pipes, writers, strict=True):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        writer.join()
+        os.close(reader)
+    assert not logged
+
+
+def test_a_folder_that_cannot_be_synced_takes_nothing_back(vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError("no")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    vmfile.replace(vm, vmfile.read(vm), Document.parse(b"new"))
+    assert vm.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "inherited", "may"),
+    [
+        (0, [], False, True),
+        (12345, [23456], False, True),
+        (12345, [], False, False),
+        (12345, [], True, True),
+        (54321, [23456], True, False),
+    ],
+)
+def test_owner_that_cannot_be_given_is_known_before(
+    vm: Path, monkeypatch: pytest.MonkeyPatch, user: int, groups: list[int], inherited: bool, may: bool
+) -> None:
+    class Stat:
+        """What stat tells, with another owner."""
+
+        def __init__(self, true: os.stat_result) -> None:
+            folder = stat.S_ISDIR(true.st_mode)
+            self.st_mode = true.st_mode | (stat.S_ISGID if folder and inherited else 0)
+            self.st_nlink, self.st_uid, self.st_gid = true.st_nlink, 12345, 23456
+
+    look = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path: Stat(look(path)))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "getegid", lambda: user)
+    monkeypatch.setattr(os, "getgroups", lambda: groups)
+    told = vmfile.unwritable(vm)
+    assert told == "" if may else "user 12345, group 23456" in told
+
+
 def program(path: Path, body: str) -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
@@ -190,6 +302,25 @@ def test_vmrun_is_found_in_the_path_or_by_its_setting(
     assert (found.program, found.product, found.running()) == (str(own), "ws", ())
     assert named is not None
     assert (named.product, named.running()) == ("player", ("/vms/a b.vmx",))
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("fe80::7", "fe80::7"),
+        ("10.0.0.1 -oProxyCommand=x; rm -r .", ""),
+        ("fe80::1%; rm -r .", ""),
+        ("unknown", ""),
+    ],
+)
+def test_what_the_guest_says_is_an_address_or_nothing(vm: Path, told: str, address: str) -> None:
+    body = f"""[ "$3" = list ] && echo 'Total running VMs: 1' && echo '{vm}' || echo '{told}'"""
+    vmrun = program(vm.with_name("vmrun"), body)
+    backend = VmxBackend.connect(Target("vmx", str(vm)), {"vmrun": str(vmrun)})
+    control = backend.read(backend.find(str(vm))).control
+    assert control is not None
+    assert (control.listed, control.address) == (True, address)
 
 
 @pytest.mark.parametrize("settings", [{"vmrun": "/nowhere/vmrun"}, {"product": "esx"}])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nestvirt.backends.vsphere import VsphereBackend
+from nestvirt.backends.vsphere import VsphereBackend, guest_of
 from nestvirt.backends.vsphere.address import Address, Pins
 from nestvirt.backends.vsphere.faults import refused, words_of
 from nestvirt.backends.vsphere.inventory import plain
@@ -27,6 +27,9 @@ SHA1, SHA256 = "ab" * 20, "cd" * 32
         ("vc", "8443", Address("vc", 8443), "https://vc:8443"),
         ("https://vc/", None, Address("vc", 443), "https://vc"),
         ("https://vc/sdk", None, Address("vc", 443), "https://vc"),
+        ("https://vc/sdk/", None, Address("vc", 443), "https://vc"),
+        ("https://vc/ui/", None, Address("vc", 443), "https://vc"),
+        ("https://vc/ui/app/vm;nav=v/urn:vm-1/summary", None, Address("vc", 443), "https://vc"),
         ("https://proxy/vc/sdk", None, Address("proxy", 443, "/vc/sdk"), "https://proxy/vc/sdk"),
         ("https://[fe80::1]:444", None, Address("fe80::1", 444), "https://[fe80::1]:444"),
     ],
@@ -37,11 +40,29 @@ def test_address(text: str, port: str | None, found: Address, shown: str) -> Non
     assert Address.parse(shown) == found
 
 
-@pytest.mark.parametrize("text", ["http://vc", "https://", "vc:s3cret", "ops:s3cret@vc", "https://a:b:c/"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://vc",
+        "https://",
+        "vc:s3cret",
+        "ops:s3cret@vc",
+        "https://a:b:c/",
+        "vc:0",
+        "vc:65536",
+        "vc..example.com",
+    ],
+)
 def test_what_is_none_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Address.parse(text)
     assert "s3cret" not in f"{caught.value.message}{caught.value.evidence}{caught.value.cure}"
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "-1", "x"])
+def test_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(SettingsError, match="address"):
+        Address.parse("vc", port)
 
 
 def test_without_an_address_the_cure_names_the_variables() -> None:
@@ -109,3 +130,20 @@ def test_a_missing_privilege_is_named_in_the_cure() -> None:
 )
 def test_names_are_shown_as_people_wrote_them(name: str, seen: str) -> None:
     assert plain(name) == seen
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"guest_login": "root:a:b"}, ("root", "a:b")),
+        ({"guest_login": "root:a", "guest_username": "alice"}, ("alice", "")),
+        ({"guest_login": "root:a", "guest_username": "root"}, ("root", "a")),
+        ({"guest_login": "root:a", "guest_password": "b"}, ("", "b")),
+        ({"guest_login": "root:a", "guest_username": "alice", "guest_password": "b"}, ("alice", "b")),
+        ({}, ("", "")),
+    ],
+)
+def test_a_user_of_the_guest_gets_no_other_users_password(
+    given: dict[str, str], used: tuple[str, str]
+) -> None:
+    assert guest_of(given) == used

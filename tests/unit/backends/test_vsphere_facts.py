@@ -14,7 +14,9 @@ from nestvirt.plan import make_plan
 
 RIGHTS = frozenset(
     {
+        "VirtualMachine.Config.AdvancedConfig",
         "VirtualMachine.Config.Settings",
+        "VirtualMachine.Config.UpgradeVirtualHardware",
         "VirtualMachine.Interact.PowerOff",
         "VirtualMachine.Interact.PowerOn",
     }
@@ -154,7 +156,9 @@ ROWS = {
         "true",
         goal=UPGRADE,
     ),
-    "new enough, and might be raised": Row(RUNNING, GOOD | ILL, "true", goal=UPGRADE),
+    "new enough, and might be raised": Row(
+        RUNNING, GOOD | ILL | {"vm-hardware-version": "pass"}, "true", goal=UPGRADE
+    ),
     "the oldest that will do": Row(replace(RUNNING, hardware="vmx-09"), GOOD | ILL, "true"),
     "no right to change": blocked(
         "vm-permission", replace(RUNNING, privileges=RIGHTS - {"VirtualMachine.Config.Settings"})
