@@ -32,11 +32,16 @@ CLEARING = 60.0
 """Seconds within which deleted pods have to be gone, and an API server that restarts has to be back."""
 SETTLE = 2.0
 """Seconds without a change after which pods that are stuck are given up."""
+LAG = 35.0
+"""Seconds for which the scheduler may not yet know a node, or a label of it: after the API server was away,
+it waits up to 30 s before it reads on (client-go's reflector backs off that far)."""
 PARALLEL = 4
 
 _STUCK = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RunContainerError"}
 _STUCK |= {"CreateContainerError", "CreateContainerConfigError", "CrashLoopBackOff"}
 _NO_SANDBOX = ("FailedCreatePodSandBox", "FailedMount")
+_NO_NODE = re.compile(r"no nodes available|0/(\d+) nodes are available: \1 node\(s\) didn't (match|satisfy)")
+"""What the scheduler says of a pod for which it sees no node: there is none such, or it looks at old news."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,8 @@ class _Run:
                         self._seen(about, change, found, waiting)
                     else:
                         self.events.setdefault(about, {})[name_of(found)] = found
-                settled = time.monotonic() - last >= SETTLE
-                if not waiting or (settled and all(self._stuck(name) for name in waiting)):
+                settled = time.monotonic() - last
+                if not waiting or all(settled >= self._patience(name) for name in waiting):
                     break
 
     def _seen(self, name: str, change: str, pod: Object, waiting: set[str]) -> None:
@@ -138,16 +143,19 @@ class _Run:
         if 0 < len(waiting) < before:
             self.tell("waiting for", f"{len(waiting)} of {len(self.names)} pods")
 
-    def _stuck(self, name: str) -> bool:
-        """Whether a pod will not start by waiting on: it was refused something, or failed twice."""
+    def _patience(self, name: str) -> float:
+        """Seconds without a change after which a pod is given up."""
         pod = self.pods.get(name, {})
-        for state in _states(pod):
-            if at(state, "waiting", "reason") in _STUCK:
-                return True
         conditions = at(pod, "status", "conditions")
         for condition in conditions if isinstance(conditions, list) else ():
             if at(condition, "reason") == "Unschedulable" and at(condition, "status") == "False":
-                return True
+                return LAG if _NO_NODE.match(str(at(condition, "message"))) else SETTLE
+        return SETTLE if self._stuck(name, pod) else float("inf")
+
+    def _stuck(self, name: str, pod: Object) -> bool:
+        """Whether a pod will not start by waiting on: it was refused something, or failed twice."""
+        if any(at(state, "waiting", "reason") in _STUCK for state in _states(pod)):
+            return True
         failed = [e for e in self.events.get(name, {}).values() if at(e, "reason") in _NO_SANDBOX]
         lasting = [cause_of(str(at(event, "message"))) in LASTING for event in failed]
         return any(lasting) or sum(_count(event) for event in failed) > 1

@@ -53,6 +53,56 @@ def test_what_is_refused_for_itself_alone_is_an_outcome(tmp_path: Path) -> None:
     assert 'RuntimeClass "kata-fc" not found' in found[0].trouble
 
 
+UNPLACED = """\
+def pod(name, **status):
+    meta = {{"name": name, "uid": name, "resourceVersion": str(len(status))}}
+    return {{"metadata": meta, "spec": {{}}, "status": status}}
+if 'create' in argv:
+    with open({names!r}, "w") as made:
+        json.dump([o["metadata"]["name"] for o in json.loads(stdin)["items"] if o["kind"] == "Pod"], made)
+elif 'delete' in argv:
+    say('{{}}')
+elif '/pods' in argv[-1] and 'watch=true' in argv[-1]:
+    names = json.load(open({names!r}))
+    reason = dict(type="PodScheduled", status="False", reason="Unschedulable", message={message!r})
+    for name in names:
+        waits = pod(name, phase="Pending", conditions=[reason])
+        print(json.dumps(dict(type="ADDED", object=waits)), flush=True)
+    time.sleep({pause})
+    for name in names:
+        print(json.dumps(dict(type="MODIFIED", object=pod(name, phase="Succeeded"))), flush=True)
+    time.sleep(60)
+elif 'watch=true' in argv[-1]:
+    time.sleep(60)
+say('{{"metadata": {{"resourceVersion": "1"}}, "items": []}}')
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "phase"),
+    [
+        ("no nodes available to schedule pods", "Succeeded"),
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", "Succeeded"),
+        ("0/2 nodes are available: 2 node(s) didn't satisfy plugin(s) [NodeAffinity]", "Succeeded"),
+        (
+            "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity, 1 Insufficient cpu.",
+            "Pending",
+        ),
+        ("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.", "Pending"),
+    ],
+)
+def test_a_scheduler_that_looks_at_old_news_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, phase: str
+) -> None:
+    """A pod that it places at last is no failure; one that finds no room is given up."""
+    monkeypatch.setattr(pods, "SETTLE", 0.1)
+    kubectl = FakeKubectl(tmp_path)
+    pause = 1 if phase == "Succeeded" else 20  # until it places them: soon, or long after they were given up
+    kubectl.behave(UNPLACED.format(names=str(tmp_path / "names"), message=message, pause=pause))
+    outcomes = pods.run(kubectl.kube, TASKS, namespace="default", timeout=60, tell=told)
+    assert {outcome.phase for outcome in outcomes} == {phase}
+
+
 def test_nothing_to_do_asks_nobody(tmp_path: Path) -> None:
     kubectl = FakeKubectl(tmp_path)
     assert pods.run(kubectl.kube, [], namespace="apps", timeout=20, tell=told) == []
