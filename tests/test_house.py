@@ -28,7 +28,7 @@ ROWS = (
     {"model", "configfile", "settings_table", "tls"},
     {"plan", "settings", "guest"},
     {"backends"},
-    {"engine", "journal", "report", "junit"},
+    {"engine", "journal", "report", "report_fleet", "report_list", "report_html", "junit", "nagios"},
     {"fleet", "kata"},
     {"cli"},
 )

@@ -68,10 +68,12 @@ def cli() -> None:
 def main() -> None:
     """Entry point: run a command, and turn what it raises into words and an exit code."""
     _prepare()
+    said = ""
     try:
-        code = cli.main(standalone_mode=False)
+        sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
+        said = error.format_message()
         if "unexpected extra argument" in error.message:
             from nestvirt.cli.options import VM_FORMS
 
@@ -93,14 +95,16 @@ def main() -> None:
     except Exception as error:  # the one place for what nobody foresaw
         if os.environ.get("NESTVIRT_DEBUG"):
             raise
+        said = f"a fault in nestvirt: {type(error).__name__}: {error}"
         _say(
-            f"error: this is a fault in nestvirt: {type(error).__name__}: {error}\n"
-            "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
+            f"error: this is {said}\n  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
         )
         for note in getattr(error, "__notes__", []):
             _say(f"  {note}")
         code = BUG
-    sys.exit(code or 0)
+    from nestvirt.cli.output import plugin_code
+
+    sys.exit(plugin_code(code, sys.argv[1:], said))
 
 
 def show_error(error: Error) -> None:
