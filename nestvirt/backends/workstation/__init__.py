@@ -11,6 +11,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -38,7 +39,7 @@ _SEE_LOG = "look at vmware.log in its folder; open the VM in VMware once, where 
 class VmxBackend:
     """The files of this machine, and its vmrun; see Backend."""
 
-    kind = COLD_VM
+    kind = replace(COLD_VM, parallel=1)
 
     def __init__(self, vmrun: Vmrun | None, settings: Mapping[str, str]) -> None:
         self._vmrun = vmrun
