@@ -1,5 +1,5 @@
 "use strict";
-// Sorts and filters the table, opens what a link leads to, and opens everything for the printer.
+// Sorts and filters the table, opens what a link leads to, and opens each target for the printer.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], heads = Array.from(table.tHead.rows[0].cells);
   const key = (row, column) => row.cells[column].dataset.key ?? row.cells[column].textContent.trim();
@@ -36,7 +36,7 @@ const follow = () => {
 addEventListener("hashchange", follow);
 follow();
 addEventListener("beforeprint", () => {
-  for (const closed of document.querySelectorAll("details:not([open])")) {
+  for (const closed of document.querySelectorAll("details.target:not([open])")) {
     closed.dataset.printed = "";
     closed.open = true;
   }
