@@ -3,7 +3,8 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], heads = Array.from(table.tHead.rows[0].cells);
   const key = (row, column) => row.cells[column].dataset.key ?? row.cells[column].textContent.trim();
-  const order = new Intl.Collator(undefined, { numeric: true });
+  const words = new Intl.Collator(undefined, { numeric: true });
+  const order = (a, b) => (isNaN(a) || isNaN(b) ? words.compare(a, b) : a - b);
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -13,7 +14,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = Array.from(body.rows).sort((a, b) => order.compare(key(a, column), key(b, column)));
+      const rows = Array.from(body.rows).sort((a, b) => order(key(a, column), key(b, column)));
       body.append(...(down ? rows.reverse() : rows));
     });
   });
