@@ -93,13 +93,15 @@ def words(row: Row) -> str:
 # --- JSON
 
 
-def to_json(fleet: Fleet) -> str:
-    """The fleet as one JSON object; docs/reference/fleet.schema.json describes it."""
-    return json.dumps(
-        {**_head(), **_summary(fleet), "fleet": [_row(row) for row in fleet.rows]},
-        indent=2,
-        ensure_ascii=False,
-    )
+def to_json(fleet: Fleet) -> Iterator[str]:
+    """The fleet as one JSON object, in parts: docs/reference/fleet.schema.json describes it."""
+    yield json.dumps({**_head(), **_summary(fleet)}, indent=2, ensure_ascii=False).removesuffix("\n}")
+    yield ',\n  "fleet": ['
+    for number, row in enumerate(fleet.rows):
+        # No text of JSON has a line's end in it, so that lines can be moved to the right.
+        shown = json.dumps(_row(row), indent=2, ensure_ascii=False).replace("\n", "\n    ")
+        yield f"{',' if number else ''}\n    {shown}"
+    yield "\n  ]\n}" if fleet.rows else "]\n}"
 
 
 def row_to_json(row: Row) -> str:

@@ -73,7 +73,9 @@ def finish_fleet(fleet: Fleet, output: str) -> int:
 
     code = report_fleet.exit_code(fleet)
     if output == "json":
-        click.echo(report_fleet.to_json(fleet))
+        for part in report_fleet.to_json(fleet):
+            click.echo(part, nl=False)
+        click.echo()
     elif output == "jsonl":
         click.echo(report_fleet.summary_to_json(fleet))
     elif output == "junit":

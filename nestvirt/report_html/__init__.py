@@ -41,9 +41,9 @@ def error_to_html(error: Error, made: str) -> str:
 def fleet_to_html(fleet: Fleet, made: str) -> str:
     """The table of all, and each with its chain."""
     urgent = sorted(enumerate(fleet.rows), key=lambda pair: _URGENCY.index(pair[1].ending))
-    drawn = sorted(number for number, row in urgent[:MOST_DRAWN] if row.outcome is not None)
+    drawn = {number for number, row in urgent[:MOST_DRAWN] if row.outcome is not None}
     opened = {n for n, row in urgent[:OPEN] if row.ending in (Ending.FAIL, Ending.UNKNOWN)}
-    rows = [_cells(row, n if n in set(drawn) else None) for n, row in enumerate(fleet.rows)]
+    rows = [_cells(row, n if n in drawn else None) for n, row in enumerate(fleet.rows)]
     counts = [(WORDS[ending], count, ending.value) for ending, count in fleet.endings.items() if count]
     counts += [("changed", n, "") for n in [sum(row.changed for row in fleet.rows)] if n]
     left = sum(row.outcome is not None for row in fleet.rows) - len(drawn)
@@ -56,7 +56,7 @@ def fleet_to_html(fleet: Fleet, made: str) -> str:
         el("h2", "All targets"),
         table(_COLUMNS, rows),
         el("h2", "Each of them") if drawn else None,
-        *(_target(fleet.rows[n], n, opened=n in opened) for n in drawn),
+        *(_target(fleet.rows[n], n, opened=n in opened) for n in sorted(drawn)),
         el("p", f"{left} more are not shown one by one; -o json has all.", of={"class": "soft"})
         if left
         else None,

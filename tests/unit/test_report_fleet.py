@@ -25,6 +25,10 @@ SCHEMA = json.loads((SCHEMAS / "fleet.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
+def json_of(of: Fleet) -> str:
+    return "".join(report_fleet.to_json(of))
+
+
 def text_of(of: Fleet) -> str:
     return report_fleet.to_text(of).plain
 
@@ -92,14 +96,19 @@ def test_the_schema_has_the_reports_own_whole() -> None:
 
 @pytest.mark.parametrize("of", [FLEET, *map(fleet, ROWS), Fleet(()), hostile()], ids=lambda of: of.command)
 def test_json_is_as_the_schema_says(of: Fleet) -> None:
-    fields = json.loads(report_fleet.to_json(of))
+    fields = json.loads(json_of(of))
     VALIDATOR.validate(fields)
     assert fields["verdict"] == report_fleet.verdict(of)
     assert fields["summary"]["total"] == len(fields["fleet"]) == len(of.rows)
 
 
+@pytest.mark.parametrize("of", [FLEET, Fleet(())], ids=["some", "none"])
+def test_json_is_written_in_parts_as_if_at_once(of: Fleet) -> None:
+    assert json_of(of) == json.dumps(json.loads(json_of(of)), indent=2, ensure_ascii=False)
+
+
 def test_json_has_each_report_as_it_is_alone() -> None:
-    fields = json.loads(report_fleet.to_json(FLEET))
+    fields = json.loads(json_of(FLEET))
     by_target = {row["target"]: row for row in fields["fleet"]}
     assert by_target["libvirt:web-01"]["report"] == json.loads(report.to_json(proven("libvirt:web-01")))
     assert by_target["vsphere@east:web-03"]["report"] is None
@@ -121,7 +130,7 @@ def test_the_last_line_of_jsonl_is_as_the_schema_says() -> None:
 
 
 def _spoilt() -> Iterator[tuple[str, Any]]:
-    whole = json.loads(report_fleet.to_json(FLEET))
+    whole = json.loads(json_of(FLEET))
     for field in whole:
         yield f"without {field}", {k: v for k, v in whole.items() if k != field}
     row = whole["fleet"][0]
@@ -194,7 +203,7 @@ def test_what_is_unknown_says_which_check() -> None:
 def test_no_foreign_text_controls_the_terminal(said: str) -> None:
     text = text_of(hostile(said))
     assert not [c for c in text if unicodedata.category(c).startswith("C") and c != "\n"]
-    json.loads(report_fleet.to_json(hostile(said)))
+    json.loads(json_of(hostile(said)))
 
 
 # --- the command's output
