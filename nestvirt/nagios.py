@@ -65,15 +65,20 @@ def to_nagios(report: Report) -> str:
     said = headline(report)
     if report.planned:
         said = "; ".join(report.remains) or said
-    warned = [f.check for f in report.findings if f.status is Status.WARN]
-    if state(report) is State.WARNING and warned:
-        said = f"{said}; {_few(warned)} warned" if said else f"{_few(warned)} warned"
+    said = "; ".join(filter(None, (said, _warned(report))))
     found = [*report.blockers, *(f for f in report.findings if f.ill and f not in report.blockers)]
     more = [
         f"{f.status.upper()} {f.check}: {f.evidence}" + (f" - do this: {f.cure}" if f.cure else "")
         for f in found
     ]
     return _said(state(report), f"{report.target}: {said}", _figures(report), more)
+
+
+def _warned(outcome: Report | Error | None) -> str:
+    """Which checks make a warning of what has passed."""
+    if not isinstance(outcome, Report) or outcome.planned or state(outcome) is not State.WARNING:
+        return ""
+    return f"{_few([f.check for f in outcome.findings if f.status is Status.WARN])} warned"
 
 
 def error_to_nagios(error: Error) -> str:
@@ -94,7 +99,10 @@ def fleet_to_nagios(fleet: Fleet) -> str:
     reports = [(row.target, row.outcome) for row in fleet.rows if isinstance(row.outcome, Report)]
     further = [figure for target, report in reports for figure in _figures(report, target)]
     named = f": {_few([row.target for row in ill])}" if ill else ""
-    more = [f"{_row_state(row).name} {row.target}: {words(row)}" for row in ill]
+    said = [
+        ": ".join((row.target, "; ".join(filter(None, (words(row), _warned(row.outcome)))))) for row in ill
+    ]
+    more = [f"{_row_state(row).name} {line}" for row, line in zip(ill, said, strict=True)]
     return _said(fleet_state(fleet), sentence(fleet) + named, figures, more, further)
 
 

@@ -93,6 +93,13 @@ def test_the_first_line_names_what_warned() -> None:
     assert "host-nested-next-boot, vm-agent warned" in read(nagios.to_nagios(warned))[0]
 
 
+def test_of_many_a_line_names_what_warned() -> None:
+    warned = Row("libvirt:a", proven("libvirt:a", "vm-agent warn"))
+    _, lines, _ = read(nagios.fleet_to_nagios(Fleet((warned,))))
+    assert lines[0].startswith("WARNING libvirt:a: ran guest code")
+    assert lines[0].endswith("; vm-agent warned")
+
+
 def test_the_first_line_of_a_dry_run_says_what_it_would_do() -> None:
     assert "it would write cpu and power-cycle the VM" in read(nagios.to_nagios(planned("libvirt:a")))[0]
 
