@@ -132,8 +132,8 @@ def test_no_module_is_named_vaguely(path: Path) -> None:
 
 @each_file
 def test_no_error_is_swallowed_unseen(path: Path) -> None:
-    """Only the command line may catch what nobody foresaw; others may clean up and raise it again."""
-    if path == Path("nestvirt/cli/__init__.py"):
+    """Only the command line, and a fleet's worker, may catch what nobody foresaw; others raise it again."""
+    if path in (Path("nestvirt/cli/__init__.py"), Path("nestvirt/fleet/running.py")):
         return
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler) and _broad(node.type):

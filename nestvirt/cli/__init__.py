@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Does nesting work here, or in a VM? Says what is broken first, and proves what works.",
     "enable": "Give a VM nested virtualization, and prove it by running guest code inside it.",
     "disable": "Take nested virtualization away from a VM again.",
+    "list": "Every VM of every hypervisor that is configured, with its nesting, and when it was proven.",
     "undo": "Put back exactly what a run changed, also after a crash in its middle.",
     "kata-install": "Install Kata Containers on a cluster, after asking every node whether VMs run there.",
     "kata-check": "Do pods under Kata's RuntimeClasses run in VMs of their own? Proves it on every node.",
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_")
+        name = {"list": "list_vms"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(import_module(f"nestvirt.cli.{name}"), name)
         return command
 

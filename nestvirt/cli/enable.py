@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nestvirt.cli.fleet_options import batch_options, names_many, naming_options, pace_options
 from nestvirt.cli.options import (
     change_options,
     drain_options,
@@ -25,7 +26,8 @@ OLDEST_IN_USE = "vmx-13"
 
 
 @click.command()
-@with_options(target_options, with_host_options, drain_options, change_options, guest_options, output_options)
+@with_options(naming_options, target_options, with_host_options, drain_options, change_options)
+@with_options(pace_options, batch_options, guest_options, output_options)
 @click.option(
     "--cpu",
     metavar="MODEL",
@@ -41,7 +43,7 @@ OLDEST_IN_USE = "vmx-13"
 )
 @reporting_errors
 def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int:
-    """Give a VM nested virtualization, and prove it by running guest code inside it.
+    """Give VMs nested virtualization, and prove it by running guest code inside them.
 
     Shows what it would change, asks, and power-cycles a running VM. A second run changes nothing and verifies
     again. Where a step fails, everything is put back; what a run changed can be put back later with undo.
@@ -58,9 +60,16 @@ def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int
       nestvirt enable --vagrant .
       nestvirt enable --host ssh://root@node1
       nestvirt enable --libvirt web-01 --with-host
+      nestvirt enable libvirt:web-01 libvirt:web-02 'proxmox@lab: tag=k8s-worker'
+      nestvirt enable --targets fleet.toml --group workers --batch 2 --drain-nodes
+      nestvirt enable --resume
     """
     if cpu is not None and not cpu.strip():
         raise click.UsageError("--cpu was given an empty name; is a variable not set?")
+    if names_many({**options, "upgrade_hardware": upgrade_hardware}):
+        from nestvirt.cli.many import reach_many
+
+        return reach_many(Goal(nested=True, cpu=cpu), {**options, "cpu": cpu})
     if options["with_host"] is not None and options["no_restart"]:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     if cpu is not None and options["host"] is not None:

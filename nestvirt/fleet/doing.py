@@ -18,7 +18,7 @@ from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Goal, Plan, Report, Vm
+from nestvirt.model import Ending, Goal, Plan, Report, Row, Vm
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
@@ -119,6 +119,7 @@ class Reaching:
         manner: without its consent, which is asked for all at once.
         plans: what was agreed to, by the member's written name.
         nodes: the cluster whose nodes the VMs are; None where they are none.
+        left_off: those that were changed and not started.
     """
 
     doing: Doing
@@ -126,6 +127,11 @@ class Reaching:
     manner: Manner
     plans: Mapping[str, Report] = field(default_factory=dict)
     nodes: Nodes | None = None
+    left_off: set[str] = field(default_factory=set)
+
+    def failed(self, row: Row) -> bool:
+        """Whether it is not as it was to be; who is off, and stays so, has nothing to prove."""
+        return row.ending is Ending.FAIL or (row.ending is Ending.UNKNOWN and row.target not in self.left_off)
 
     def plan(self, member: Member, tell: Tell) -> Report:
         """What would be done. Where nothing is to be done, it is verified at once."""
@@ -148,7 +154,10 @@ class Reaching:
         session = self.doing.session(member, telling)
         manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
         if self.nodes is None:
-            return self.doing._kept(session, engine.reach(session, self.goal, manner))
+            report = engine.reach(session, self.goal, manner)
+            if not started:
+                self.left_off.add(member.written)
+            return self.doing._kept(session, report)
         node = _node(member, session)
         ready = self.nodes.state(node).ready
         with self.nodes.away(node, lambda what: tell(Step.STOP, what)):
@@ -187,8 +196,3 @@ def is_control_plane(nodes: Nodes, member: Member) -> bool:
     """Whether a member is to be worked on after all others."""
     name = member.node or (member.vm.name if member.vm else member.target.name if member.target else "")
     return nodes.state(name).control_plane
-
-
-def left_to_do(endings: Mapping[str, Ending], members: Sequence[Member]) -> list[Member]:
-    """Those that did not end well before."""
-    return [m for m in members if endings.get(m.written) is not Ending.PASS]

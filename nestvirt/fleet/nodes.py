@@ -55,14 +55,15 @@ class Nodes:
     Attributes:
         timeout: seconds for each of: the drain, and that a node is Ready again.
         empty_dirs: whether pods with data in emptyDir volumes may be evicted, and lose it.
+        notes: where it is written down; nobody's before there is something to be changed.
         left: nodes that this run, before it died, had cordoned.
     """
 
     kube: Kube
-    notes: Notes
+    notes: Notes | None
     timeout: float
     empty_dirs: bool = False
-    left: frozenset[str] = frozenset()
+    left: set[str] = field(default_factory=set)
     _known: Mapping[str, State] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -88,7 +89,7 @@ class Nodes:
         """Cordon and drain a node that is Ready; whatever happens then, uncordon what was cordoned here."""
         before = self.state(node)
         ours = node in self.left or not before.cordoned
-        if ours and node not in self.left:
+        if ours and node not in self.left and self.notes is not None:
             self.notes.cordoning(node)
         try:
             if before.ready:
@@ -97,8 +98,7 @@ class Nodes:
                 self._drain(node)
             yield
         finally:
-            if ours:
-                tell(f"uncordoning {node}")
+            if ours:  # nothing is told here: a wish to stop would be raised at it
                 self._uncordon(node)
 
     def _drain(self, node: str) -> None:
@@ -116,7 +116,9 @@ class Nodes:
         except Error as error:
             error.cure = f"do it by hand: kubectl uncordon {node}; {error.cure}"
             raise
-        self.notes.uncordoned(node)
+        self.left.discard(node)
+        if self.notes is not None:
+            self.notes.uncordoned(node)
 
     def wait_ready(self, node: str) -> None:
         """Return when it is Ready again: of another boot than before, for a node is called so for a while.

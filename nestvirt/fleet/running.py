@@ -35,11 +35,13 @@ class Pace:
         parallel: how many targets are worked on at once; of one endpoint no more than its backend bears.
         batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
         failures: after so many failed ones no more is begun; None: all are begun.
+        failed: which count as such.
     """
 
     parallel: int = 8
     batch: int | None = None
     failures: int | None = None
+    failed: Callable[[Row], bool] = lambda row: row.ending in ILL
 
 
 class Watcher(Protocol):
@@ -172,7 +174,7 @@ class Runner:
         self._rows[index] = row
         self._busy.remove(index)
         self._under_way[id(member.endpoint)] -= 1
-        self._failed += row.ending in ILL
+        self._failed += self._pace.failed(row)
         with self._watching:
             self._watcher.ended(member, row)
 
