@@ -29,7 +29,7 @@ ROWS = (
     {"plan", "settings", "guest"},
     {"backends"},
     {"engine", "journal", "report", "report_fleet", "report_list", "report_html", "junit", "nagios"},
-    {"fleet", "kata"},
+    {"fleet", "kata", "api"},
     {"cli"},
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
@@ -86,6 +86,8 @@ def own_name(path: Path) -> str:
 
 @each_module
 def test_imports_go_downwards(path: Path) -> None:
+    if path == Path("nestvirt/__init__.py"):
+        return  # it names what programs import; tests/unit/test_api.py sees that it imports none of it
     name = own_name(path)
     upwards = [other for other in imports(path) if row_of(other) > row_of(name)]
     assert not upwards
