@@ -130,8 +130,6 @@ class Many:
     def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
         """Print what came of all; return the exit code."""
         stopped = "it was stopped" if self.stop.times else ""
-        if stopped and run:
-            stopped += f"; go on with: nestvirt {self.command} --resume {run}"
         seconds = time.monotonic() - self.began
         code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped), self.output)
         return STOPPED if self.stop.times and self.output != "nagios" else code
