@@ -21,7 +21,7 @@ from nestvirt.cli.output import JsonLines, Progress, finish_fleet
 from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
 from nestvirt.fleet import targetsfile
-from nestvirt.fleet.doing import Doing, Foresight, Reaching, is_control_plane
+from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.proofs import Proofs
@@ -199,7 +199,7 @@ def _reach(
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
     if nodes is not None:
         nodes.notes = record
-        to_do.sort(key=lambda member: is_control_plane(nodes, member))
+        to_do.sort(key=reaching.comes_last)
     reaching = replace(reaching, plans=agreed)
     work = _recorded(record, reaching.carry_out)
     done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)

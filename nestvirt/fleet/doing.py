@@ -120,6 +120,7 @@ class Reaching:
         plans: what was agreed to, by the member's written name.
         nodes: the cluster whose nodes the VMs are; None where they are none.
         left_off: those that were changed and not started.
+        node_names: what each is called as a node, since it was planned.
     """
 
     doing: Doing
@@ -128,6 +129,7 @@ class Reaching:
     plans: Mapping[str, Report] = field(default_factory=dict)
     nodes: Nodes | None = None
     left_off: set[str] = field(default_factory=set)
+    node_names: dict[str, str] = field(default_factory=dict)
 
     def failed(self, row: Row) -> bool:
         """Whether it is not as it was to be; who is off, and stays so, has nothing to prove."""
@@ -139,7 +141,8 @@ class Reaching:
         session = self.doing.session(member, tell)
         report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
         if report.planned and self.nodes is not None:
-            self.nodes.state(_node(member, session))
+            self.node_names[member.written] = node = member.node or session.vm.name
+            self.nodes.state(node)
         return self.doing._kept(session, report)
 
     def carry_out(self, member: Member, tell: Tell) -> Report:
@@ -158,7 +161,7 @@ class Reaching:
             if not started:
                 self.left_off.add(member.written)
             return self.doing._kept(session, report)
-        node = _node(member, session)
+        node = self.node_names[member.written]
         ready = self.nodes.state(node).ready
         with self.nodes.away(node, lambda what: tell(Step.STOP, what)):
             try:
@@ -174,6 +177,10 @@ class Reaching:
         if again and self.nodes is not None:
             self.nodes.wait_ready(node)
 
+    def comes_last(self, member: Member) -> bool:
+        """A node of the control plane is worked on after all others."""
+        return self.nodes is not None and self.nodes.state(self.node_names[member.written]).control_plane
+
     def _agreed(self, member: Member) -> Callable[[Plan], None]:
         shown = self.plans[member.written]
 
@@ -186,13 +193,3 @@ class Reaching:
                 )
 
         return consent
-
-
-def _node(member: Member, session: Session) -> str:
-    return member.node or session.vm.name
-
-
-def is_control_plane(nodes: Nodes, member: Member) -> bool:
-    """Whether a member is to be worked on after all others."""
-    name = member.node or (member.vm.name if member.vm else member.target.name if member.target else "")
-    return nodes.state(name).control_plane
