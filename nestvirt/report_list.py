@@ -23,10 +23,10 @@ _HEADINGS = ("TARGET", "POWER", "NESTING", "PROVEN", "NOTE")
 _COLUMNS = (
     Column("Target", "name"),
     Column("VM", "name"),
-    Column("Power"),
+    Column("Power", "word"),
     Column("Nesting"),
     Column("Proven", "word"),
-    Column("Labels"),
+    Column("Labels", "soft"),
     Column("Note"),
 )
 
