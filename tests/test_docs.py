@@ -300,6 +300,14 @@ def test_json_examples_are_valid() -> None:
         schema(name).validate(example)
 
 
+def test_a_drawing_loads_nothing_and_is_of_a_proof() -> None:
+    drawn = (DOCS / "images/demo.svg").read_text(encoding="utf-8")
+    assert not re.findall(r"url\(['\"]?https?:|@import|<script|href=", drawn)
+    words = re.sub(r"&#160;", " ", re.sub(r"<[^>]+>", "", drawn))
+    for said in ("$ nestvirt enable --libvirt web-01 --yes", "FAIL", "ran guest code in the guest"):
+        assert said in words
+
+
 def test_probe_schema_knows_the_probes_words() -> None:
     words = json.loads((DOCS / "reference/probe.schema.json").read_text(encoding="utf-8"))["properties"]
     assert set(words["verdict"]["enum"]) == set(verify.VERDICTS) == set(probe.SUMMARIES)

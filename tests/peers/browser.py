@@ -99,6 +99,14 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._call("Emulation.setEmulatedMedia", {"media": medium, "features": features}, session=True)
 
+    def picture(self, *, height: int) -> str:
+        """The top of the page as a PNG in base64, as wide as the window."""
+        width = self.run("innerWidth")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        made = {"format": "png", "clip": clip, "captureBeyondViewport": True}
+        picture: str = self._call("Page.captureScreenshot", made, session=True)["data"]
+        return picture
+
     def _call(self, method: str, params: dict[str, Any] | None = None, *, session: bool = False) -> Any:
         self._number += 1
         number = self._number
