@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, TargetError
@@ -50,6 +50,7 @@ class Selection:
 
     endpoints: Endpoints
     file: FleetFile = field(default_factory=FleetFile)
+    _details: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of(self, names: Sequence[str | Target]) -> list[Member]:
         """The members, each VM once. What cannot be found is one, too, with its error.
@@ -57,7 +58,8 @@ class Selection:
         Raises:
             TargetError: a name is written wrongly; nothing was asked of anybody.
         """
-        asked = [(str(name), parse(name) if isinstance(name, str) else name) for name in dict.fromkeys(names)]
+        self._details = {str(_meant(name)): told for name, told in self.file.details.items()}
+        asked = [(str(what), what) for what in dict.fromkeys(map(_meant, names))]
         listings = self._listings([what for _, what in asked])
         members: list[Member] = []
         for written, what in asked:
@@ -88,7 +90,7 @@ class Selection:
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name
-        told = {**self.file.details.get(written, {}), **self.file.details.get(str(target), {})}
+        told = {**self._details.get(written, {}), **self._details.get(str(target), {})}
         told = {key: value.replace("{name}", name) for key, value in told.items()}
         ssh, config, node = (told.get(key) for key in ("ssh", "ssh_config", "node"))
         return Member(str(target), target, endpoint, vm, ssh=ssh, ssh_config=config, node=node)
@@ -116,6 +118,21 @@ class Selection:
                 if place in patterns or not isinstance(answer, TargetError):
                     results[place] = answer
         return results
+
+
+def _meant(name: str | Target) -> Target | Pattern:
+    """What a name says; a file's, or folder's, holds wherever nestvirt is run next."""
+    what = parse(name) if isinstance(name, str) else name
+    if isinstance(what, Target) and what.backend == "vmx":
+        from nestvirt.backends.workstation.vmfile import target_name as vmx_name
+
+        return replace(what, name=vmx_name(what.name))
+    if isinstance(what, Target) and what.backend == "vagrant":
+        from nestvirt.backends.vagrant.project import folder_and_machine, target_name
+
+        folder, machine = folder_and_machine(what.name)
+        return replace(what, name=target_name(str(folder), machine))
+    return what
 
 
 def listing_of(endpoint: Endpoint) -> Sequence[Listed] | Error:

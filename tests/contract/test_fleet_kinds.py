@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import xml.etree.ElementTree as ET
@@ -19,6 +20,7 @@ from tests.lab.libvirtd import LibvirtLab
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.memory_fleet import COMMAND, MemoryFleet
 from tests.peers.proxmox_rig import ProxmoxRig
+from tests.peers.vmrun_rig import VmrunRig
 from tests.peers.vsphere import VSphere
 from tests.peers.vsphere_rig import VSphereRig
 
@@ -80,6 +82,23 @@ class TestListing:
         found = self.agree(rig, {on: "on", off: "off", pending: "pending"})
         assert found[pending].labels["tag"] == ("k8s", "prod")
         assert found[pending].labels["node"] == ("pve1",)
+
+    def test_vmx(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with contextlib.closing(VmrunRig(tmp_path / "vmware")) as rig:
+            on, off = rig.make(nested=True), rig.make(running=False)
+            elsewhere = tmp_path / "elsewhere/own.vmx"
+            elsewhere.parent.mkdir()
+            elsewhere.write_bytes(Path(on).read_bytes())
+            library = tmp_path / ".vmware/inventory.vmls"
+            library.parent.mkdir()
+            library.write_text(f'vmlist1.config = "{elsewhere}"\nvmlist2.config = "{tmp_path}/gone.vmx"\n')
+            backend = backends.connect(Target("vmx", "*"), rig.endpoint)
+            assert isinstance(backend, Listing)
+            found = {one.name: (one.nesting, str(one.power)) for one in backend.listed()}
+            expected = {on: ("on", "running"), off: ("off", "stopped"), str(elsewhere): ("on", "stopped")}
+            assert found == expected
+            assert all(backend.find(one.name) == one.vm for one in backend.listed())
 
     def test_vsphere(self, vsphere_rig: VSphereRig) -> None:
         rig = vsphere_rig

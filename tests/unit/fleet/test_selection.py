@@ -114,6 +114,17 @@ def test_a_target_as_such_is_no_pattern(fleet: MemoryFleet, tmp_path: Path) -> N
     assert member.error is None
 
 
+def test_a_file_or_folder_is_named_as_it_holds_anywhere(
+    fleet: MemoryFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = chosen(fleet, ["vmx:web/web.vmx", "vagrant:project#db", "vmx:./web/web.vmx"])
+    assert [member.written for member in found] == [
+        f"vmx:{tmp_path}/web/web.vmx",
+        f"vagrant:{tmp_path}/project#db",
+    ]
+
+
 def test_what_has_a_connection_of_its_own_is_a_place_of_its_own() -> None:
     one, two = (Place.of(Target("host", name)) for name in ("ssh://root@a", "ssh://root@b"))
     assert one != two
