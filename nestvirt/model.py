@@ -234,6 +234,8 @@ class Report:
         planned: nothing was touched: the changes are what a run would make.
         summary: what it comes to where all is well, in a few words; for a cluster, which has no proof of its
             own: "kata-qemu runs on 3 nodes".
+        cycled: the VM was power-cycled, or started; of a host, its kvm module was loaded anew. Where it is
+            planned: would be.
     """
 
     target: str
@@ -246,6 +248,7 @@ class Report:
     blockers: tuple[Finding, ...] = ()
     planned: bool = False
     summary: str = ""
+    cycled: bool = False
 
     @property
     def first_broken(self) -> Finding | None:

@@ -53,6 +53,7 @@ def fields(report: Report) -> dict[str, object]:
         "changes": [{"setting": c.setting, "before": c.before, "after": c.after} for c in report.changes],
         "proof": vars(report.proof) if report.proof else None,
         "run": report.run,
+        "power_cycled": report.cycled,
         "dry_run": report.planned,
         "remains": list(report.remains),
     }

@@ -89,7 +89,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
-            return replace(planned, remains=_would(session, plan, facts, cycle, owed))
+            would = _would(session, plan, facts, cycle, owed)
+            return replace(planned, remains=would, cycled=cycle)
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
@@ -106,7 +107,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
             remains = _pending(session, facts) if pending else ()
             power = Power.RUNNING if cycle else facts.power
             run = record.id if plan.changes else None
-            return verified(session, goal, power, plan.changes, run, remains)
+            return replace(verified(session, goal, power, plan.changes, run, remains), cycled=cycle)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
@@ -132,7 +133,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         _refuse_while_it_runs(session, facts, changes, cycle)
         if manner.dry_run:
             remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
-            return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            planned = Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            return replace(planned, cycled=cycle)
         if changes or owed:
             warnings = make_plan(facts.judge(Goal(nested=False))).warnings
             manner.consent(Plan(changes, owed, (), warnings))
@@ -146,7 +148,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
             if not run.steps:
                 remains = (f"run {run.id} had changed no setting; all runs: nestvirt undo --list",)
-            return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+            done = Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+            return replace(done, cycled=cycle)
 
 
 def _cycled(session: Session, manner: Manner, plan: Plan, facts: Facts, owed: bool) -> tuple[bool, bool]:
