@@ -19,7 +19,7 @@ from nestvirt.report_fleet import sentence, words
 SLOW_EXIT_US = 1000
 """From here on the probe warns of the exit latency, too."""
 NAMED, LINES = 3, 200
-"""Of how many the first line has the names, and how many lines follow it."""
+"""Of how many the first line has the names; how many lines, and figures of targets, follow it."""
 
 
 class State(IntEnum):
@@ -103,7 +103,7 @@ def fleet_to_nagios(fleet: Fleet) -> str:
         ": ".join((row.target, "; ".join(filter(None, (words(row), _warned(row.outcome)))))) for row in ill
     ]
     more = [f"{_row_state(row).name} {line}" for row, line in zip(ill, said, strict=True)]
-    return _said(fleet_state(fleet), sentence(fleet) + named, figures, more, further)
+    return _said(fleet_state(fleet), sentence(fleet) + named, figures, more, further[:LINES])
 
 
 def _few(names: Sequence[str]) -> str:
@@ -113,20 +113,20 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _figures(report: Report, of: str = "") -> list[str]:
-    """The probe's figures, in the form 'label'=value[unit];warn;crit;min;max."""
+    """The probe's figures as 'label'=value[unit];warn;crit;min;max; of one of many the exits alone."""
     numbers = report.proof.numbers if report.proof else {}
     figures = []
     if "exit_ns" in numbers:
         figures.append(f"{_label(of, 'exit_latency')}={numbers['exit_ns'] / 1000:.2f}us;{SLOW_EXIT_US};;0;")
-    if "loops_per_s" in numbers:
-        figures.append(f"{_label(of, 'loops_per_s')}={numbers['loops_per_s']:.0f};;;0;")
-    if "kvm_users" in numbers:
-        figures.append(f"{_label(of, 'kvm_users')}={numbers['kvm_users']:.0f};;;0;")
+    if "loops_per_s" in numbers and not of:
+        figures.append(f"loops_per_s={numbers['loops_per_s']:.0f};;;0;")
+    if "kvm_users" in numbers and not of:
+        figures.append(f"kvm_users={numbers['kvm_users']:.0f};;;0;")
     return figures
 
 
 def _label(of: str, name: str) -> str:
-    """A label, in quotes where it is of a target, and without what would end it."""
+    """A label; in quotes where it is of a target, and without what would end it."""
     if not of:
         return name
     safe = re.sub(r"[^ -~]|[=|]", "_", printable(of, 200)).replace("'", "''")

@@ -14,17 +14,15 @@ from nestvirt.report_html.chain import chain
 from nestvirt.report_html.markup import SIZE_LIMIT, Markup, el, join
 from nestvirt.report_html.page import badge
 
-SUBJECTS, LINES = 20, 200
+SUBJECTS, LINES, BLOCKERS = 20, 200, 10
+"""Of how many all is shown; JSON has the rest."""
 
 
 def of_report(report: Report) -> Markup:
     """All of one report."""
-    broken = report.first_broken
     return join(
         chain(report),
-        _first(broken, "Nothing was done, because of" if report.blockers else "First broken link")
-        if broken
-        else None,
+        *_in_the_way(report),
         _proof(report.proof) if report.proof else None,
         *_changes(report),
         *(el("p", el("b", "remains: "), line) for line in report.remains),
@@ -41,6 +39,14 @@ def of_error(error: Error) -> Markup:
         el("p", error.cure, of={"class": "cure"}) if error.cure else None,
         of={"class": f"first {'unknown' if error.exit_code == 3 else 'fail'}"},
     )
+
+
+def _in_the_way(report: Report) -> list[Markup]:
+    if report.blockers:
+        few = list(dict.fromkeys(report.blockers))[:BLOCKERS]
+        return [_first(found, "Nothing was done, because of") for found in few]
+    broken = report.first_broken
+    return [_first(broken, "First broken link")] if broken is not None else []
 
 
 def _first(found: Finding, words: str) -> Markup:

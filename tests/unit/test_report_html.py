@@ -235,6 +235,12 @@ def test_a_target_says_what_is_broken_and_what_to_do() -> None:
     assert "Nothing was done, because of: vm-lock" in words_of(page_of(blocked("libvirt:a")))
 
 
+def test_all_that_stands_in_the_way_is_told() -> None:
+    both = (found("vm-lock fail", "locked"), found("vm-ha fail", "in error"))
+    said = words_of(page_of(Report("libvirt:a", both, blockers=both)))
+    assert "because of: vm-lock locked mend it Nothing was done, because of: vm-ha in error mend it" in said
+
+
 def test_a_target_shows_its_changes_and_how_they_are_undone() -> None:
     root = page_of(proven("libvirt:a"))
     lines = "".join(next(root.iter("pre")).itertext()).splitlines()
