@@ -156,6 +156,9 @@ class Foresighted(Protocol):
     def foresee(self, vms: Sequence[Vm]) -> None:
         """Read all of them, so that the next ``read`` of each asks nobody. Changes nothing."""
 
+    def forget(self, vm: Vm) -> None:
+        """Keep no more of a VM than it takes to read it again."""
+
 
 @runtime_checkable
 class Approximate(Protocol):

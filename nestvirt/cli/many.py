@@ -20,6 +20,7 @@ from nestvirt.cli.options import ENDPOINT
 from nestvirt.cli.output import JsonLines, Progress, finish_fleet
 from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
+from nestvirt.errors import Error
 from nestvirt.fleet import targetsfile
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
@@ -204,11 +205,21 @@ def _reach(
     work = _recorded(record, reaching.carry_out)
     done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
-    if nodes is not None:
-        nodes.settle()
+    left_cordoned = _settle(nodes) if nodes is not None else []
     if not many.stop.times:
         record.end()
-    return many.finish(_in_order(many, members, rows), record.id)
+    return many.finish([*_in_order(many, members, rows), *left_cordoned], record.id)
+
+
+def _settle(nodes: Nodes) -> list[Row]:
+    """Uncordon what the run had cordoned before it died, and has not met again; rows for what fails."""
+    rows = []
+    for node in sorted(nodes.left):
+        try:
+            nodes.uncordon(node)
+        except Error as error:
+            rows.append(Row(f"node {node}", error))
+    return rows
 
 
 def _in_order(many: Many, members: Sequence[Member], rows: Mapping[str, Row]) -> list[Row]:

@@ -48,7 +48,7 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
     probed = look_inside(session, facts.power, patience)
-    if probed is not NO_GUEST:
+    if probed is not NO_GUEST and facts.power is Power.RUNNING:
         facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
@@ -94,7 +94,7 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
-            return verified(session, goal, facts.power, remains=remains)
+            return verified(session, goal, facts.power, remains=remains, facts=facts)
         manner.consent(plan)
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"

@@ -18,7 +18,7 @@ from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Goal, Plan, Report, Row, Vm
+from nestvirt.model import Ending, Finding, Goal, Plan, Report, Row, Vm
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
@@ -67,6 +67,7 @@ class Doing:
         timeout: seconds for each wait, as of a session.
         proven: told of each report, for those who keep proofs.
         ssh_config: for members that have no other.
+        said: every finding of the run, once.
     """
 
     journal: Journal
@@ -74,6 +75,7 @@ class Doing:
     timeout: float = 120.0
     load_modules: bool = False
     ssh_config: str | None = None
+    said: dict[Finding, Finding] = field(default_factory=dict)
     proven: Callable[[str, Vm, Report], None] = field(default=lambda _backend, _vm, _report: None)
 
     def session(self, member: Member, tell: Tell) -> Session:
@@ -107,8 +109,12 @@ class Doing:
         return self._kept(session, engine.check(session, Goal()))
 
     def _kept(self, session: Session, report: Report) -> Report:
+        """The report, with what it says like others in one piece of memory: of ten thousand, that is most."""
         self.proven(session.target.backend, session.vm, report)
-        return report
+        if isinstance(session.backend, Foresighted):
+            session.backend.forget(session.vm)
+        findings = tuple(self.said.setdefault(finding, finding) for finding in report.findings)
+        return replace(report, findings=findings)
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ class Nodes:
     @contextmanager
     def away(self, node: str, tell: Callable[[str], None]) -> Iterator[None]:
         """Cordon and drain a node that is Ready; whatever happens then, uncordon what was cordoned here."""
-        before = self.state(node)
-        ours = node in self.left or not before.cordoned
+        before = self._anew(node)
+        ours = node in self.left or (before.ready and not before.cordoned)
         if ours and node not in self.left and self.notes is not None:
             self.notes.cordoning(node)
         try:
@@ -99,7 +99,16 @@ class Nodes:
             yield
         finally:
             if ours:  # nothing is told here: a wish to stop would be raised at it
-                self._uncordon(node)
+                self.uncordon(node)
+
+    def _anew(self, node: str) -> State:
+        """How a node stands now: others may have cordoned it since the run began."""
+        self.state(node)
+        found = self.kube.get("nodes", node)
+        with self._lock:
+            if found is not None and self._known is not None:
+                self._known = {**self._known, node: _state(found)}
+        return self.state(node)
 
     def _drain(self, node: str) -> None:
         words = ["--ignore-daemonsets", f"--timeout={self.timeout:.0f}s"]
@@ -110,7 +119,8 @@ class Nodes:
             error.cure = f"see what holds its pods: kubectl drain {node} --dry-run=server; {error.cure}"
             raise
 
-    def _uncordon(self, node: str) -> None:
+    def uncordon(self, node: str) -> None:
+        """Uncordon what this run, or this run before it died, has cordoned."""
         try:
             self.kube.patient(self.timeout).run("uncordon", node)
         except Error as error:
@@ -144,11 +154,6 @@ class Nodes:
             evidence=seen,
             cure=f"see why: kubectl describe node {node}",
         )
-
-    def settle(self) -> None:
-        """Uncordon what an earlier run of this record has left cordoned and is not worked on any more."""
-        for node in sorted(self.left):
-            self._uncordon(node)
 
 
 def _state(node: Object) -> State:

@@ -124,6 +124,11 @@ class VsphereBackend:
         for moref, found in facts_of(self._api, [self._objects[i] for i in ids.values()], user, self._around):
             self._fresh[ids[moref]] = found
 
+    def forget(self, vm: Vm) -> None:
+        """See Foresighted; what may still be going on is not forgotten."""
+        self._fresh.pop(vm.id, None)
+        self._found.pop(vm.id, None)
+
     def read(self, vm: Vm) -> VmFacts:
         """All of it in one call, when nothing that was begun can change it any more; see Backend.
 

@@ -101,8 +101,9 @@ def test_who_was_cordoned_by_the_run_that_died_is_uncordoned(kubectl: FakeKubect
     with nodes.away("a", lambda _what: None):
         pass
     assert notes.lines == ["uncordon a"]
-    nodes.settle()
-    assert notes.lines == ["uncordon a", "uncordon b"]
+    assert nodes.left == {"b"}
+    nodes.uncordon("b")
+    assert (notes.lines, nodes.left) == (["uncordon a", "uncordon b"], set())
 
 
 def test_a_drain_that_is_refused_touches_nothing_and_uncordons(kubectl: FakeKubectl) -> None:
@@ -119,7 +120,17 @@ def test_a_node_that_is_not_ready_has_nothing_to_be_drained(kubectl: FakeKubectl
     play(kubectl, [node("a", ready=False)])
     with Nodes(kubectl.kube, Notes(), 5).away("a", lambda _what: None):
         pass
-    assert "drain" not in done(kubectl)
+    assert done(kubectl) == []
+
+
+def test_who_is_cordoned_by_somebody_else_meanwhile_stays_so_too(kubectl: FakeKubectl) -> None:
+    play(kubectl, [node("a")])
+    nodes = Nodes(kubectl.kube, Notes(), 5)
+    assert not nodes.state("a").cordoned
+    play(kubectl, [node("a", cordoned=True)])
+    with nodes.away("a", lambda _what: None):
+        pass
+    assert "uncordon" not in done(kubectl)
 
 
 def test_ready_counts_once_it_is_of_another_boot(
