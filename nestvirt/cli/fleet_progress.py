@@ -19,7 +19,8 @@ from nestvirt.model import Ending, Report, Row
 from nestvirt.printable import printable
 
 if TYPE_CHECKING:  # rich is imported when a bar is shown
-    from rich.progress import Progress, TaskID
+    from rich.live import Live
+    from rich.progress import Progress
 
 SHOWN = 10
 """So many of those under way have a line of their own."""
@@ -41,7 +42,8 @@ class Screen:
             sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
         )
         self._bar: Progress | None = None
-        self._lines: dict[str, TaskID] = {}
+        self._shown: Live | None = None
+        self._lines: dict[str, str] = {}
         self._all: Any = None
         self._total = self._done = 0
         self._in_lines = True
@@ -61,45 +63,48 @@ class Screen:
                 self.note(f"{what} {total}")
             yield
             return
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=stderr_console(), transient=True) as self._bar:
-            self._all = self._bar.add_task(what, total=total)
+        self._bar = Progress(*columns)
+        self._all = self._bar.add_task(what, total=total)
+        with Live(get_renderable=self._rendered, console=stderr_console(), transient=True) as self._shown:
             yield
-        self._bar, self._lines = None, {}
+        self._shown, self._lines = None, {}
+
+    def _rendered(self) -> Any:
+        """The bar, and a line for each of the first few that are under way."""
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(f"  {line}", style="dim", overflow="ellipsis") for line in list(self._lines.values())]
+        return Group(self._bar, *lines[:SHOWN]) if self._bar is not None else ""
 
     def begun(self, member: Member) -> None:
         """See Watcher."""
-        if self._bar is not None and len(self._lines) < SHOWN:
-            task = self._bar.add_task(f"  {printable(member.written, 60)}", total=None)
-            self._lines[member.written] = task
+        self._lines[member.written] = printable(member.written, 100)
 
     def step(self, member: Member, step: Step, detail: str) -> None:
         """See Watcher."""
-        task = self._lines.get(member.written)
-        if self._bar is not None and task is not None:
-            words = printable(f"{member.written}: {step} {detail}", 100)
-            self._bar.update(task, description=f"  {words}")
+        self._lines[member.written] = printable(f"{member.written}: {step} {detail}", 100)
 
     def ended(self, member: Member, row: Row) -> None:
         """See Watcher."""
         self._done += 1
+        self._lines.pop(member.written, None)
         self._tell(row)
         if self._quiet:
             return
         line = f"{printable(row.target, 100)}: {row.ending} in {row.seconds:.1f} s{_why(row)}"
         with contextlib.suppress(OSError):
-            if self._bar is None:
+            if self._shown is None or self._bar is None:
                 if self._in_lines:
                     click.echo(f"nestvirt: [{self._done}/{self._total}] {line}", err=True)
                 return
-            task = self._lines.pop(member.written, None)
-            if task is not None:
-                self._bar.remove_task(task)
             self._bar.advance(self._all)
             if row.ending not in (Ending.PASS, Ending.PLAN):
-                self._bar.console.print(line, style=_STYLES.get(row.ending))
+                self._shown.console.print(line, style=_STYLES.get(row.ending))
 
     def stopping(self, left: int, *, at_once: bool) -> None:
         """See Watcher."""
@@ -113,8 +118,8 @@ class Screen:
         if self._quiet:
             return
         with contextlib.suppress(OSError):
-            if self._bar is not None:
-                self._bar.console.print(line)
+            if self._shown is not None:
+                self._shown.console.print(line)
             else:
                 click.echo(f"nestvirt: {line}", err=True)
 

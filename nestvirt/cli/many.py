@@ -130,7 +130,7 @@ class Many:
 
     def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
         """Print what came of all; return the exit code."""
-        stopped = "it was stopped" if self.stop.times else ""
+        stopped = "by Ctrl-C, or another signal" if self.stop.times else ""
         seconds = time.monotonic() - self.began
         code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped), self.output)
         return STOPPED if self.stop.times and self.output != "nagios" else code
