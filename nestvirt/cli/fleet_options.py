@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nestvirt.cli.options import FILE, VMS
+from nestvirt.cli.options import FILE, VM_FORMS, VMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,6 +97,10 @@ def names_many(options: Mapping[str, Any]) -> bool:
                 f"{told} goes with many VMs: name them as TARGET…, or with --targets FILE."
             )
         return False
+    plain = [name for name in options["names"] if ":" not in name]
+    if plain:
+        form = f"write backend[@profile]:name, such as libvirt:{plain[0]}; or name one with {VM_FORMS}"
+        raise click.UsageError(f"{plain[0]!r} names no VM: {form}.")
     single = [f"--{backend}" for backend in VMS if options.get(backend) is not None]
     if single:
         raise click.UsageError(f"{single[0]} names one VM, beside others; write it as {single[0][2:]}:NAME.")

@@ -89,6 +89,7 @@ class Many:
             timeout=self.chosen.timeout,
             load_modules=self.chosen.load_modules,
             ssh_config=self.chosen.ssh_config,
+            spelling=self.chosen.spelling,
             proven=Proofs(self.state).keep,
         )
 

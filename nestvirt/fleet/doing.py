@@ -18,7 +18,7 @@ from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Finding, Goal, Plan, Report, Row, Vm
+from nestvirt.model import Ending, Finding, Goal, Plan, Report, Row, Target, Vm
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
@@ -67,6 +67,7 @@ class Doing:
         timeout: seconds for each wait, as of a session.
         proven: told of each report, for those who keep proofs.
         ssh_config: for members that have no other.
+        spelling: what names a target again on the command line, for the cures.
         said: every finding of the run, once.
     """
 
@@ -75,6 +76,7 @@ class Doing:
     timeout: float = 120.0
     load_modules: bool = False
     ssh_config: str | None = None
+    spelling: Callable[[Target], str] = field(default=lambda target: shlex.quote(str(target)))
     said: dict[Finding, Finding] = field(default_factory=dict)
     proven: Callable[[str, Vm, Report], None] = field(default=lambda _backend, _vm, _report: None)
 
@@ -95,7 +97,7 @@ class Doing:
             target=target,
             vm=member.vm or backend.find(target.name),
             journal=self.journal,
-            spelling=shlex.quote(str(target)),
+            spelling=self.spelling(target),
             ssh=ssh,
             timeout=self.timeout,
             load_modules=self.load_modules,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.lab import wait_for
-from tests.peers.memory_fleet import MemoryFleet
+from tests.peers.memory_fleet import COMMAND, MemoryFleet
 
 
 @pytest.fixture
@@ -155,6 +157,28 @@ def test_without_a_terminal_nothing_is_changed_unless_it_was_consented_to(fleet:
     assert not (fleet.state / "fleets").exists()
 
 
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 130)], ids=["yes", "no"])
+def test_at_a_terminal_all_is_asked_once_and_the_answer_counts(
+    fleet: MemoryFleet, answer: bytes, code: int
+) -> None:
+    for number in range(3):
+        fleet.add(f"vm-{number}")
+    before = fleet.path.read_bytes()
+    master, terminal = os.openpty()
+    try:
+        os.write(master, answer)
+        command = [*COMMAND, "enable", "memory: *"]
+        done = subprocess.run(
+            command, env=fleet.environment(), stdin=terminal, capture_output=True, text=True, timeout=60
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.returncode == code
+    assert done.stderr.count("Change 3 of 3?") == 1
+    assert (fleet.path.read_bytes() == before) is (code == 130)
+
+
 def test_what_blocks_one_and_what_fails_in_another_leave_the_rest_alone(fleet: MemoryFleet) -> None:
     fleet.add("good")
     fleet.add("fragile", fragile=True)
@@ -274,6 +298,25 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(fleet: MemoryFl
     assert "--resume" in out
     assert fleet.run("enable", "--resume", "--yes").returncode == 0
     assert all(vm["boots"] == 1 for vm in fleet.vms().values())
+
+
+def test_ctrl_c_twice_ends_those_under_way_at_their_next_step_and_no_setting_is_left_half(
+    fleet: MemoryFleet,
+) -> None:
+    for number in range(8):
+        fleet.add(f"vm-{number}")
+    running = fleet.begin("enable", "memory: *", "--yes", "--parallel", "2", NESTVIRT_MEMORY_BOOT="2")
+    wait_for(lambda: any(vm["power"] == "stopped" for vm in fleet.vms().values()), 30, "the first to be off")
+    running.send_signal(signal.SIGINT)
+    assert running.stderr is not None
+    assert any("Ctrl-C once more" in line for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert all(vm["power"] == "running" for vm in fleet.vms().values())
+    assert all(vm.get("live") == vm.get("nested") for vm in fleet.vms().values())
+    assert fleet.run("enable", "--resume", "--yes").returncode == 0
+    assert all(vm["live"] == "on" and vm["boots"] == 1 for vm in fleet.vms().values())
 
 
 def test_two_cannot_go_on_with_one_run_at_once(fleet: MemoryFleet) -> None:
