@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import fleet
+from benchmarks.ansible import AnsibleBench
 from benchmarks.enable import EnableBench
 from benchmarks.kata import MANY, KataBench
 from benchmarks.proxmox import ProxmoxBench
@@ -103,6 +104,9 @@ def main() -> int:
         # Half a minute for the loop: once will do.
         ours_s, theirs_s = [vsphere.list_by_nestvirt()], [vsphere.list_by_loop()]
         print(Ratio("vSphere: states of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.1).line())
+    with tempfile.TemporaryDirectory() as folder, AnsibleBench(Path(folder)) as ansible:
+        ours_s, theirs_s = in_turn(ansible.by_nestvirt, ansible.by_ansible, 1)
+    print(Ratio("the probe in 50 guests over SSH / by Ansible", ours_s, theirs_s, 1.0).line(), flush=True)
     for line in fleet.figures():
         print(line.line(), flush=True)
     peak = peak_mib([NESTVIRT, "check"])

@@ -97,7 +97,7 @@ def verified(
         facts: those of a moment ago, where nothing was done since.
     """
     probed = look_inside(session, power, session.timeout)
-    if facts is None or power is Power.RUNNING:
+    if facts is None or probed.proof.channel != verify.NOBODY:
         facts = read(session)  # only now: the guest's agent connects while it boots
     told = judged(session, facts, goal)
     findings = tuple(deduced(session, told, probed) if goal.nested else told)

@@ -60,7 +60,10 @@ class Probed:
     findings: tuple[Finding, ...]
 
 
-NO_GUEST = Probed(Proof("unknown", None, "none"), ())
+NOBODY = "none"
+"""The channel of a proof where there was no way in."""
+
+NO_GUEST = Probed(Proof("unknown", None, NOBODY), ())
 """Where there is no guest to look into: a host, which is read itself."""
 
 
@@ -140,7 +143,7 @@ def _read_files(reader: FileReader, name: str, refusal: RunRefused) -> Probed:
 
 def not_reached(why: str, cure: str) -> Probed:
     """What is said of a guest that nobody could ask: nothing is proven."""
-    return _unproven("none", why, cure)
+    return _unproven(NOBODY, why, cure)
 
 
 def read_probe(done: Completed, *, channel: str) -> Probed:
