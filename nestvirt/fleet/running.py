@@ -87,13 +87,14 @@ class Stop:
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as under nohup
+            if handler not in (signal.SIG_IGN, None):  # as under nohup
                 signal.signal(number, lambda _number, _frame: self.press())
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 class Runner:
