@@ -210,11 +210,30 @@ def test_four_kinds_in_one_run_one_down_two_blocked(everything: Everything) -> N
     assert all(vm["nesting"] == "on" and vm["proven"] for vm in json.loads(again.stdout)["vms"])
 
 
-def test_many_of_one_vcenter_share_one_login(everything: Everything) -> None:
-    vsphere = everything.rigs["vsphere"]
-    names = [vsphere.make() for _ in range(4)]
-    vsphere.lab.clear()
-    targets = [f"vsphere@vsphere:{name}" for name in names]
-    done = everything.run("enable", *targets, "--yes", "--parallel", "4")
-    assert done.returncode == 0, done.stdout
-    assert vsphere.lab.counts()["Login"] == 1
+@pytest.mark.parametrize("kind", ["libvirt", "proxmox", "vsphere"])
+def test_many_of_one_hypervisor_share_one_connection(everything: Everything, kind: str) -> None:
+    """All at once, and each is enabled, proven, and disabled again as if it were alone."""
+    rig = everything.rigs[kind]
+    names = [rig.make() for _ in range(2 if kind == "libvirt" else 5)]
+    before = {name: rig.see(name) for name in names}
+    targets = [f"{kind}@{kind}:{name}" for name in names]
+    if kind == "vsphere":
+        rig.lab.clear()
+    done = everything.run("enable", *targets, "--yes", "--parallel", "8", "--timeout", "100", "-o", "json")
+    rows = json.loads(done.stdout)["fleet"]
+    assert [row["ending"] for row in rows] == ["pass"] * len(names), done.stdout + done.stderr
+    for name in names:
+        seen = rig.see(name)
+        assert (seen.nested, seen.running) == (True, True)
+        assert seen.others == before[name].others
+        assert seen.boot != before[name].boot
+    if kind == "vsphere":
+        assert rig.lab.counts()["Login"] == 1
+    if kind == "libvirt":  # its VMs boot for real, which takes its time
+        return
+    boots = [rig.see(name).boot for name in names]
+    assert everything.run("enable", *targets, "--yes").returncode == 0
+    assert [rig.see(name).boot for name in names] == boots
+    disabled = everything.run("disable", *targets, "--yes", "--timeout", "100", "-o", "json")
+    assert disabled.returncode == 0, disabled.stdout + disabled.stderr
+    assert all(rig.see(name).stored == before[name].stored for name in names)
