@@ -16,7 +16,7 @@ from nestvirt.model import Ending, Report, Row, Status
 from nestvirt.printable import printable
 
 NAMED = 20
-"""So many targets of one kind are named; of the others, it is told how many they are."""
+"""So many targets of one kind are named, and how many more there are; those to be changed are all named."""
 _NOT_TOUCHED = "dry run, nothing was touched; it would "
 
 
@@ -49,9 +49,10 @@ def show(rows: Sequence[Row]) -> None:
                     mind[f"{finding.check}: {finding.evidence}"].append(row.target)
     console = stderr_console()
     for what, targets in sorted(told.items(), key=lambda item: not item[0].startswith("will")):
-        console.print(f"{printable(what)}: {_names(targets)}", soft_wrap=True)
+        limit = len(targets) if what.startswith("will") else NAMED
+        console.print(f"{printable(what)}: {_names(targets, limit)}", soft_wrap=True)
     for what, targets in mind.items():
-        console.print(f"  mind {printable(what)}: {_names(targets)}", soft_wrap=True)
+        console.print(f"  mind {printable(what)}: {_names(targets, NAMED)}", soft_wrap=True)
 
 
 def _what(row: Row) -> str:
@@ -68,7 +69,7 @@ def _what(row: Row) -> str:
     return "has nothing to be changed"
 
 
-def _names(targets: Sequence[str]) -> str:
-    shown = ", ".join(printable(target, 100) for target in targets[:NAMED])
-    more = f" and {len(targets) - NAMED} more" if len(targets) > NAMED else ""
+def _names(targets: Sequence[str], limit: int) -> str:
+    shown = ", ".join(printable(target, 100) for target in targets[:limit])
+    more = f" and {len(targets) - limit} more" if len(targets) > limit else ""
     return f"{shown}{more}"

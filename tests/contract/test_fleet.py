@@ -137,6 +137,14 @@ def test_enable_plans_all_asks_once_and_proves_each(fleet: MemoryFleet) -> None:
     assert "will" not in again.stderr
 
 
+def test_the_plan_names_all_that_will_be_changed(fleet: MemoryFleet) -> None:
+    for number in range(30):
+        fleet.add(f"vm-{number:02}", running=False)
+    shown = fleet.run("enable", "memory: *").stderr
+    assert all(f"memory:id-vm-{number:02}" in shown for number in range(30))
+    assert "more" not in shown
+
+
 def test_a_dry_run_touches_nothing_and_leaves_no_record(fleet: MemoryFleet) -> None:
     fleet.add("a")
     before = fleet.path.read_bytes()
