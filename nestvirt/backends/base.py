@@ -108,6 +108,22 @@ class Approximate(Protocol):
         """What a setting does instead of what ``value`` says of it; empty where that is exact."""
 
 
+@runtime_checkable
+class Lingering(Protocol):
+    """A backend whose hypervisor goes on with what a process has begun that is dead by now."""
+
+    def at_work(self, vm: Vm) -> str:
+        """What the hypervisor does to the VM at this moment, whoever asked for it; empty for nothing."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """Facts that know beforehand which rights a very change takes."""
+
+    def forbids(self, changes: Sequence[Change]) -> Sequence[Finding]:
+        """The rights that this user lacks for them, as ``judge`` says it of the goal's own changes."""
+
+
 class Backend(Protocol):
     """Reads and writes one hypervisor. It decides nothing: the engine is the only place with an order."""
 

@@ -21,7 +21,7 @@ from nestvirt.engine.inside import (
     look_inside,
     verified,
 )
-from nestvirt.engine.session import Manner, Session, Step, judged, read
+from nestvirt.engine.session import Manner, Session, Step, judged, read, read_when_quiet
 from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
 from nestvirt.guest.verify import NO_GUEST
@@ -73,7 +73,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
     with _locked(session, manner):
         if not goal.nested:
             goal = replace(goal, former=session.journal.enabling(session.target.backend, session.vm))
-        facts = read(session)
+        unfinished = session.journal.unfinished(session.target.backend, session.vm)
+        facts = read(session) if unfinished is None else read_when_quiet(session)
         findings = believing(session, facts, judged(session, facts, goal), goal)
         if not goal.nested:
             findings += depending(session, facts)
@@ -82,7 +83,6 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         blockers = tuple(f for f in (*plan.blockers, *in_use) if manner.restart or f.check != POWER_RIGHT)
         if blockers:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
-        unfinished = session.journal.unfinished(session.target.backend, session.vm)
         _refuse_forgetting(session, unfinished)
         owed = _owes_power(unfinished, facts)
         idle, cycle = _cycled(session, manner, plan, facts, owed)
@@ -118,7 +118,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
     """
     with _locked(session, manner):
         run = session.journal.find(run.id)  # as it is now that nobody else can write it
-        facts = read(session)
+        facts = read_when_quiet(session)
         changes = _undoing(run, facts)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:

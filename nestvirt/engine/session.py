@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from nestvirt.backends.base import Backend, Facts
+from nestvirt.backends.base import Backend, Facts, Lingering, moments
+from nestvirt.errors import Busy
 from nestvirt.guest.channel import Channel
 from nestvirt.journal import Journal
 from nestvirt.model import ColdBoot, Finding, Goal, Plan, Status, Target, Vm
@@ -17,6 +19,7 @@ class Step(StrEnum):
     """What the engine is about to do."""
 
     READ = "reading the configuration"
+    LINGER = "waiting for the hypervisor to end"
     STOP = "stopping"
     POWER_OFF = "cutting the power"
     APPLY = "writing"
@@ -79,6 +82,32 @@ def read(session: Session) -> Facts:
     """Read the VM's facts anew."""
     session.tell(Step.READ, session.vm.name)
     return session.backend.read(session.vm)
+
+
+def read_when_quiet(session: Session) -> Facts:
+    """The same, when the hypervisor has ended what a dead process left it with: that could still land.
+
+    Raises:
+        Busy: it has not in time.
+    """
+    backend, told = session.backend, ""
+    if isinstance(backend, Lingering):
+        for _ in moments(time.monotonic() + session.timeout):
+            now = backend.at_work(session.vm)
+            if not now:
+                break
+            if now != told:
+                session.tell(Step.LINGER, now)
+            told = now
+        else:
+            raise Busy(
+                f"the hypervisor is at work on {session.vm.name}, and has not ended within "
+                f"{session.timeout:.0f} s",
+                evidence=told,
+                cure="wait for its end, or cancel it with the hypervisor's own tools; then run this again, "
+                "also with more --timeout",
+            )
+    return read(session)
 
 
 def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:

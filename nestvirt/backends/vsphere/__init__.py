@@ -52,6 +52,7 @@ class VsphereBackend:
         self._found: dict[str, Found] = {}
         self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
         self._tasks: dict[str, Tasks] = {}
+        self._datacenters: dict[str, Any] = {}
         self._unset: set[str] = set()
         kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
         self.endpoint: Mapping[str, str] = {**kept, "endpoint": str(api.address)}
@@ -87,6 +88,7 @@ class VsphereBackend:
             raise _gone(name)
         vm = Vm(f"{found.uuid or _id(entity)}@{self._place}#{_id(entity)}", found.facts.name)
         self._objects[vm.id], self._fresh[vm.id] = entity, found
+        self._datacenters[vm.id] = found.datacenter
         return vm
 
     @property
@@ -102,6 +104,16 @@ class VsphereBackend:
     def states(self) -> Iterator[VmState]:
         """All VMs that this user may see, with their states: one query, in pages."""
         return self._inventory.states()
+
+    def at_work(self, vm: Vm) -> str:
+        """The tasks of the VM that have not ended, whoever began them; see Lingering."""
+        self._fresh.pop(vm.id, None)  # it may have been read before the last of them ended
+        try:
+            return self._tasks_of(vm).at_work()
+        except Refused as error:
+            if error.name == GONE:
+                raise _gone(vm.name) from error
+            raise
 
     def read(self, vm: Vm) -> VmFacts:
         """All of it in one call, when nothing that was begun can change it any more; see Backend.
@@ -134,7 +146,11 @@ class VsphereBackend:
     def _tasks_of(self, vm: Vm) -> Tasks:
         from nestvirt.backends.vsphere.tasks import Tasks
 
-        return self._tasks.setdefault(vm.id, Tasks(self._api, self._objects[vm.id]))
+        if vm.id not in self._tasks:
+            by_vcenter = self._api.content.about.apiType == "VirtualCenter"
+            datacenter = self._datacenters[vm.id] if by_vcenter else None
+            self._tasks[vm.id] = Tasks(self._api, self._objects[vm.id], datacenter)
+        return self._tasks[vm.id]
 
     def _last(self, vm: Vm) -> Found:
         if vm.id not in self._found:
@@ -244,9 +260,8 @@ class VsphereBackend:
     def _machine(self, vm: Vm) -> Machine:
         from nestvirt.backends.vsphere.power import Machine
 
-        of_vcenter = self._api.content.about.apiType == "VirtualCenter"
-        datacenter = self._last(vm).datacenter if of_vcenter else None
-        return Machine(self._api, self._objects[vm.id], vm.name, datacenter, self._tasks_of(vm))
+        tasks = self._tasks_of(vm)
+        return Machine(self._api, self._objects[vm.id], vm.name, tasks)
 
     def channel(self, vm: Vm) -> Channel | None:
         """Guest operations, where there is a user of the guest to log in as; see Backend."""

@@ -34,14 +34,12 @@ class Machine:
     """One VM's power.
 
     Attributes:
-        datacenter: which starts it where there is a vCenter; None for an ESXi host by itself.
         tasks: what was begun on it.
     """
 
     api: Api
     vm: Any
     name: str
-    datacenter: Any
     tasks: Tasks
 
     def shut_down(self, timeout: float) -> None:
@@ -128,10 +126,10 @@ class Machine:
 
     def _start(self, deadline: float) -> str:
         """Ask for it; the words of what stands in the way."""
-        if self.datacenter is None:
+        if self.tasks.datacenter is None:
             return self._asked("PowerOnVM_Task", self.vm.PowerOnVM_Task, deadline)
         try:
-            ask = partial(self.datacenter.PowerOnMultiVM_Task, [self.vm], None)
+            ask = partial(self.tasks.datacenter.PowerOnMultiVM_Task, [self.vm], None)
             end = self.tasks.end(self.tasks.begin("PowerOnMultiVM_Task", ask), deadline)
             if end is None:
                 return ""

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -67,14 +68,19 @@ func (p *peer) answerPower(body types.AnyType) (interface{}, *failure) {
 	return nil, nil
 }
 
+// shownAs is what vSphere calls tasks of a VM (TaskInfo.descriptionId).
+var shownAs = map[string]string{
+	"ReconfigVM_Task": "reconfigure", "UpgradeVM_Task": "upgradeVirtualHardware",
+	"PowerOnVM_Task": "powerOn", "PowerOffVM_Task": "powerOff",
+}
+
 // work is a task on one VM, which may have to fail.
 func (p *peer) work(ref types.ManagedObjectReference, method string, do func(*machine) *failure) (types.ManagedObjectReference, *failure) {
 	m, fault := p.machine(ref)
 	if fault != nil {
 		return ref, fault
 	}
-	name := strings.ToLower(method[:1]) + strings.TrimSuffix(method[1:], "_Task")
-	return p.task(m, name, func() (types.AnyType, *failure) {
+	return p.task(m, shownAs[method], func() (types.AnyType, *failure) {
 		if planned := p.failureOf(method); planned != nil {
 			return nil, planned
 		}
@@ -218,13 +224,22 @@ func (m *machine) cut() *failure {
 	return nil
 }
 
-// powerOnMany is how vCenter starts VMs, so that DRS can choose a host. What cannot be tried is no error of the task.
+// powerOnMany is how vCenter starts VMs, so that DRS can choose a host. It is a task of the datacenter, which begins
+// one of each VM. What cannot be tried is no error of the task.
 func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedObjectReference, *failure) {
-	var result types.ClusterPowerOnVmResult
-	first, fault := p.machine(refs[0])
-	if fault != nil {
-		return refs[0], fault
+	for _, ref := range refs {
+		if _, fault := p.machine(ref); fault != nil {
+			return ref, fault
+		}
 	}
+	datacenter := p.datacenterOf(refs[0])
+	return p.taskOn(datacenter, &datacenter.RecentTask, "powerOnMultiVM", func() (types.AnyType, *failure) {
+		return p.startMany(refs)
+	}), nil
+}
+
+func (p *peer) startMany(refs []types.ManagedObjectReference) (types.AnyType, *failure) {
+	var result types.ClusterPowerOnVmResult
 	planned := p.failureOf("PowerOnMultiVM_Task")
 	for _, each := range refs {
 		ref := each
@@ -241,12 +256,23 @@ func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedOb
 		default:
 			task, fault := p.work(ref, "PowerOnVM_Task", p.powerOn)
 			if fault != nil {
-				return ref, fault
+				return nil, fault
 			}
 			result.Attempted = append(result.Attempted, types.ClusterAttemptedVmInfo{Vm: ref, Task: &task})
 		}
 	}
-	return p.task(first, "powerOnMultiVM", func() (types.AnyType, *failure) { return result, nil }), nil
+	return result, nil
+}
+
+func (p *peer) datacenterOf(ref types.ManagedObjectReference) *simulator.Datacenter {
+	for {
+		switch entity := simulator.Map.Get(ref).(type) {
+		case *simulator.Datacenter:
+			return entity
+		case mo.Entity:
+			ref = *entity.Entity().Parent
+		}
+	}
 }
 
 func (p *peer) clusterOf(ref types.ManagedObjectReference) *types.ManagedObjectReference {
