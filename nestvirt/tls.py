@@ -19,7 +19,7 @@ CONNECTING = 10.0
 """Seconds to connect, and to agree on TLS."""
 
 LONGEST = 256 * 2**20
-"""Bytes of one answer, as they come over the wire."""
+"""Bytes of one answer, which come over the wire as they are: compressed ones are not taken."""
 
 _DIGESTS: dict[int, Callable[[bytes], str]] = {
     64: lambda certificate: hashlib.sha256(certificate).hexdigest(),
@@ -177,7 +177,16 @@ class PinnedConnection(http.client.HTTPSConnection):
         super().send(data)
 
     def getresponse(self) -> http.client.HTTPResponse:
-        """See http.client.HTTPConnection; the clock runs until the whole of it is read."""
+        """See http.client.HTTPConnection; the clock runs until the whole of it is read.
+
+        Raises:
+            HTTPException: it is compressed: a few bytes could become more than any memory holds.
+        """
         if isinstance(self.sock, _Bounded):
             self.sock.expect(self._answer())
-        return super().getresponse()
+        answer = super().getresponse()
+        coding = answer.getheader("Content-Encoding", "identity").strip().lower()
+        if coding != "identity":
+            self.close()
+            raise http.client.HTTPException(f"the answer is compressed ({coding!r}), and none such is taken")
+        return answer

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-from nestvirt.backends.base import Approximate, Facts
+from nestvirt.backends.base import Approximate, Facts, Guarded
 from nestvirt.engine.inside import (
     CHECK_PATIENCE,
     believed,
@@ -176,10 +176,12 @@ def _against_undoing(
 ) -> tuple[Finding, ...]:
     """What would make undoing vain, such as a managed save, or harm VMs inside the guest."""
     of_host = any(change.setting.startswith("/") for change in changes)
+    rights = facts.forbids(changes) if isinstance(facts, Guarded) else ()
     blockers = [
         f for f in make_plan(facts.judge(Goal(nested=False))).blockers if of_host or f.layer is not Layer.HOST
     ]
-    return (*blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
+    blockers = [f for f in blockers if f.check not in {right.check for right in rights}]
+    return (*rights, *blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
 
 
 class _InPlace:

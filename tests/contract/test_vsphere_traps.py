@@ -8,7 +8,7 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Manner, Step
-from nestvirt.errors import ChangeRejected, PowerError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Status
 from tests.contract.basis import MANNER, OFF, ON, agree
@@ -292,6 +292,37 @@ def test_missing_privilege_of_what_is_rare_is_named_before_the_shutdown(
     result = enable(rig, journal, name, goal)
     assert f"VirtualMachine.Config.{missing}" in found(result, "vm-permission").cure
     assert rig.see(name) == before
+
+
+@pytest.mark.parametrize(
+    ("was", "is_to_be"), [({}, ON), ({"nested": True, "key": "TRUE"}, OFF)], ids=["enable", "disable"]
+)
+def test_right_to_undo_that_is_missing_is_named_before_the_shutdown(
+    rig: VSphereRig, journal: Journal, was: dict[str, Any], is_to_be: Goal
+) -> None:
+    """The key is what is taken out so that nothing is set, and what a disable has to give back."""
+    name = rig.make(**({"nested": None} | was))
+    run = journal.find(engine.reach(session(rig, journal, name), is_to_be, MANNER).run)
+    before = rig.see(name)
+    rig.lab.clear()
+    rig.lab.privileges(*(privilege for privilege in ENOUGH if "AdvancedConfig" not in privilege))
+    result = engine.undo(session(rig, journal, name), run, MANNER)
+    assert [f.check for f in result.blockers] == ["vm-permission"]
+    assert "VirtualMachine.Config.AdvancedConfig" in result.blockers[0].cure
+    assert (rig.see(name), journal.find(run.id).outcome) == (before, "applied")
+    assert "ShutdownGuest" not in rig.lab.counts()
+    rig.lab.privileges(*ENOUGH)
+    assert engine.undo(session(rig, journal, name), run, MANNER).conclusion is Status.PASS
+
+
+def test_compressed_answer_is_neither_asked_for_nor_taken(rig: VSphereRig, journal: Journal) -> None:
+    """A few bytes of it could become more than any memory holds."""
+    name = rig.make()
+    rig.lab.break_at("RetrievePropertiesEx", "packed", times=2)
+    with pytest.raises(ConnectionFailed, match="not as vSphere does") as caught:
+        check(rig, journal, name)
+    assert "gzip" in caught.value.evidence
+    assert "that take gzip" not in rig.lab.counts()
 
 
 def test_refusal_that_nobody_could_see_coming_names_the_privilege(rig: VSphereRig, journal: Journal) -> None:

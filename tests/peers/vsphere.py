@@ -166,7 +166,7 @@ class VSphere(Simulator):
     def break_at(self, method: str, when: str, times: int = 1) -> None:
         """Cut the connection: before the request is done, or after, so that its answer is lost.
 
-        Or the answer comes, and only half of it, or garbled.
+        Or the answer comes, and only half of it, or garbled, or packed with gzip.
         """
         self.ask("rule", rule={"method": method, "what": when, "times": times})
 

@@ -76,7 +76,11 @@ class Api:
 
     def _new_stub(self) -> Any:
         stub = _PYVMOMI.SoapStubAdapter(
-            self.address.host, self.address.port, path=self.address.path, version=OLDEST
+            self.address.host,
+            self.address.port,
+            path=self.address.path,
+            version=OLDEST,
+            acceptCompressedResponses=False,
         )
         stub.connectionPoolTimeout = IDLE
         stub.schemeArgs = {"verify": self._context, "pin": self._pins.own, "answer": self._patience}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nestvirt.backends.vsphere import nesting_checks
 from nestvirt.backends.vsphere.nesting_checks import wanted
 from nestvirt.backends.vsphere.situation import Situation
-from nestvirt.model import Finding, Goal, Layer, Power, Status
+from nestvirt.model import Change, Finding, Goal, Layer, Power, Status
 
 CHECKS = {
     "host-nested-hv": "Can the ESXi host give its VMs nesting?",
@@ -68,14 +68,17 @@ def _vm_question(facts: Situation, _goal: Goal) -> Iterator[Finding]:
 
 def _vm_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Only where something has to be done: nobody needs a right for what is so already."""
-    if facts.privileges is None:
-        return
-    further = tuple(nesting_checks.privileges(facts, goal))
-    if wanted(facts, goal) is None and not further:
-        return
+    changes = (wanted(facts, goal), nesting_checks.upgrade(facts, goal))
+    yield from _forbidding(facts, [change for change in changes if change is not None])
+
+
+def _forbidding(facts: Situation, changes: Sequence[Change]) -> Iterator[Finding]:
     held = facts.privileges
+    if held is None or not changes:
+        return
     lacking: tuple[str, ...] = () if held & set(_CONFIG) else _CONFIG[:1]
-    lacking += tuple(name for name in further if name not in held)
+    further = [nesting_checks.privilege(change) for change in changes]
+    lacking += tuple(name for name in further if name and name not in held)
     if lacking:
         yield _lacking(facts, "vm-permission", lacking)
     missing = tuple(privilege for privilege in _POWER if privilege not in held)
@@ -166,3 +169,7 @@ class VmFacts(Situation):
     def judge(self, goal: Goal) -> tuple[Finding, ...]:
         """See Facts."""
         return tuple(finding for question in _QUESTIONS for finding in question(self, goal))
+
+    def forbids(self, changes: Sequence[Change]) -> tuple[Finding, ...]:
+        """See Guarded."""
+        return tuple(_forbidding(self, changes))
