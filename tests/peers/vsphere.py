@@ -132,6 +132,10 @@ class VSphere(Simulator):
         """Put it on another host."""
         self.ask("move", name=name, kind=host)
 
+    def lose(self, host: str) -> None:
+        """Let a host be silent: vCenter knows nothing of its VMs any more."""
+        self.ask("lose", name=host)
+
     def remove(self, name: str) -> None:
         """Delete it."""
         self.ask("remove", name=name)

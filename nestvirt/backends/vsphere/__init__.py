@@ -323,11 +323,9 @@ def _rejected(vm: Vm, change: Change, error: Refused) -> ChangeRejected:
     cures = {
         "InvalidPowerState": "shut the VM down first: vSphere takes this change only while it is off",
         "NotSupported": "see host-nested-hv and vm-hardware-version: host or version cannot do it",
-        "NoPermission": error.cure,
     }
-    cure = cures.get(error.name, "mend what vSphere says in the evidence, then run this again")
     return ChangeRejected(
         f"vSphere refused {change.setting} of {vm.name}",
         evidence=error.evidence,
-        cure=f"{cure}; nothing was written",
+        cure=f"{cures.get(error.name, error.cure)}; nothing was written",
     )

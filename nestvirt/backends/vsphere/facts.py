@@ -35,16 +35,48 @@ CHECKS = {
 _CONFIG = ("VirtualMachine.Config.Settings", "VirtualMachine.Config.CPUCount")
 _POWER = ("VirtualMachine.Interact.PowerOff", "VirtualMachine.Interact.PowerOn")
 
+_UNREACHED = {
+    "disconnected": (
+        "its host does not answer, so that nobody can tell how the VM is now",
+        "bring its host back; then run this again",
+    ),
+    "inaccessible": (
+        "its files cannot be read: the datastore is away, or another host holds them",
+        "bring the datastore back, and see that no other host has the VM registered, too, and runs it",
+    ),
+    "orphaned": (
+        "its host does not have it registered any more; another one may, and run it",
+        "name it where it is registered now; where it is gone for good, remove it here, and register it anew",
+    ),
+    "invalid": (
+        "its .vmx is there, and makes no sense to its host",
+        "look at the .vmx on its datastore, and restore it from a backup",
+    ),
+}
+"""What runtime.connectionState means beside connected, and what to do."""
+
 
 def _vm_connected(facts: Situation, _goal: Goal) -> Iterator[Finding]:
-    if facts.connection != "connected":
-        evidence = f"vSphere calls the VM {facts.connection}: its host does not answer, or its files are away"
-        cure = "bring its host and datastore back; where it is gone for good, remove it from the inventory"
-        yield Finding("vm-connected", Layer.VM, Status.FAIL, evidence, cure)
+    check, layer, host = "vm-connected", Layer.VM, facts.host
+    if (
+        host is not None
+        and host.connection != "connected"
+        and facts.connection in ("connected", "disconnected")
+    ):
+        evidence = f"its host {host.name} is {host.connection}, so that nobody can tell how the VM is now"
+        cure = (
+            f"connect {host.name} again (its menu: Connection > Connect), or wait until HA has started the "
+        )
+        cure += "VM on another host; then run this again"
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
+    elif facts.connection != "connected":
+        evidence, cure = _UNREACHED.get(facts.connection, _UNREACHED["disconnected"])
+        evidence = f"vSphere calls the VM {facts.connection}: {evidence}"
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
     elif not facts.readable:
         evidence = "vSphere shows no configuration of it"
         cure = "give this user System.Read on the VM (the role Read-only has it)"
-        yield Finding("vm-connected", Layer.VM, Status.FAIL, evidence, cure)
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
 
 
 def _vm_template(facts: Situation, _goal: Goal) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from pyVmomi import vim
 
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
-from nestvirt.backends.vsphere.faults import NoAnswer, Refused, words_of
+from nestvirt.backends.vsphere.faults import CURES, NoAnswer, Refused, words_of
 from nestvirt.backends.vsphere.tasks import Tasks, read_one
 from nestvirt.errors import PowerError
 from nestvirt.printable import printable
@@ -51,11 +51,12 @@ class Machine:
         deadline = time.monotonic() + timeout
         refusal = self._ask_guest(deadline)
         if refusal is not None:
+            known = refusal.privilege or refusal.name in CURES
             tools = "see that VMware Tools run in the guest"
             raise PowerError(
                 f"{self.name} cannot be asked to shut down",
                 evidence=refusal.evidence,
-                cure=f"{refusal.cure if refusal.privilege else tools}; or allow --force-off",
+                cure=f"{refusal.cure if known else tools}; or allow --force-off",
             )
         if not self._becomes(OFF, deadline):
             raise PowerError(
@@ -121,7 +122,7 @@ class Machine:
         raise PowerError(
             f"{self.name} did not start" if words else f"{self.name} did not start in {timeout:.0f} s",
             evidence=words or self._seen(),
-            cure="see its tasks and events in the vSphere Client",
+            cure=CURES.get(words.partition(":")[0], "see its tasks and events in the vSphere Client"),
         )
 
     def _start(self, deadline: float) -> str:

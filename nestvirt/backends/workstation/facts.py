@@ -112,8 +112,8 @@ def _vm_lock(facts: Situation, _goal: Goal) -> Iterator[Finding]:
         if live:
             cure = "close the VM there (its tab in Workstation, its window in Fusion); then run this again"
         else:
-            cure = (
-                f"if no machine runs it any more, remove that folder: rm -r {shlex.quote(others[0].folder)}"
+            cure = "shut it down there; if no machine runs it any more: rm -r " + shlex.quote(
+                others[0].folder
             )
         evidence = "; ".join(_described(holder) for holder in others[:3])
         yield Finding("vm-lock", Layer.VM, Status.FAIL, evidence, cure)

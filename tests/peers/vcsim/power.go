@@ -35,6 +35,25 @@ func (m *machine) wrongState(wanted types.VirtualMachinePowerState) *failure {
 	}
 }
 
+// unreachable is a VM whose host vCenter cannot ask.
+func (m *machine) unreachable() *failure {
+	host := simulator.Map.Get(*m.vm.Runtime.Host).(*simulator.HostSystem)
+	if host.Runtime.ConnectionState == types.HostSystemConnectionStateConnected {
+		return nil
+	}
+	return &failure{&types.HostNotConnected{}, "Unable to communicate with the remote host, since it is disconnected."}
+}
+
+// inUse is what a host says of files that another host has open, as of a VM that is registered on both and runs there.
+func (m *machine) inUse() *failure {
+	if !m.Elsewhere {
+		return nil
+	}
+	file := m.vm.Config.Files.VmPathName
+	fault := &types.FileLocked{FileFault: types.FileFault{File: file}}
+	return &failure{fault, fmt.Sprintf("Unable to access file %s since it is locked", file)}
+}
+
 func notSupported() *failure {
 	return &failure{&types.NotSupported{}, "The operation is not supported on the object."}
 }
@@ -84,6 +103,9 @@ func (p *peer) work(ref types.ManagedObjectReference, method string, do func(*ma
 		if planned := p.failureOf(method); planned != nil {
 			return nil, planned
 		}
+		if fault := m.unreachable(); fault != nil {
+			return nil, fault
+		}
 		return nil, do(m)
 	}), nil
 }
@@ -96,6 +118,9 @@ func (p *peer) reconfigure(m *machine, spec types.VirtualMachineConfigSpec) *fai
 	}
 	if spec.ChangeVersion != "" && spec.ChangeVersion != m.vm.Config.ChangeVersion {
 		return &failure{&types.ConcurrentAccess{}, "The operation is based on out-of-date information."}
+	}
+	if fault := m.inUse(); fault != nil {
+		return fault
 	}
 	if fault := m.mayNest(spec.NestedHVEnabled); fault != nil {
 		return fault
@@ -204,6 +229,8 @@ func (p *peer) powerOn(m *machine) *failure {
 		return notSupported()
 	case m.is(on):
 		return m.wrongState(off)
+	case m.inUse() != nil:
+		return m.inUse()
 	case m.is(suspended):
 		m.state(on) // it goes on where it was, with what it had
 		m.runTools(m.Tools)
@@ -296,6 +323,9 @@ func (p *peer) guestPower(ref types.ManagedObjectReference, do func(*machine)) (
 		return fault
 	}
 	m.locked(func() {
+		if fault = m.unreachable(); fault != nil {
+			return
+		}
 		if fault = m.unless(on); fault != nil {
 			return
 		}
