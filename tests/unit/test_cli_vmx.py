@@ -76,6 +76,15 @@ def test_one_line_differs_and_undo_gives_the_same_bytes_back(
     assert "undone" in nestvirt("undo", "--list", "--vmx", str(vmx)).stdout
 
 
+@pytest.mark.parametrize("one", ["machine.vmx", ".", "../link.vmx"])
+@pytest.mark.parametrize("other", ["machine.vmx", ".", "../link.vmx"])
+def test_undo_finds_the_run_whichever_way_the_file_is_named(vmx: Path, one: str, other: str) -> None:
+    (vmx.parent.parent / "link.vmx").symlink_to(vmx)
+    nestvirt("enable", "--vmx", one, "--yes")
+    assert nestvirt("undo", "--vmx", other, "--yes").code == 0
+    assert vmx.read_bytes() == DATA
+
+
 def test_dry_run_says_what_it_would_do(vmx: Path) -> None:
     told = report("enable", "--vmx", ".", "--dry-run")
     change = {"setting": "vhv.enable", "before": None, "after": 'vhv.enable = "TRUE"'}
