@@ -18,7 +18,7 @@ from nestvirt.errors import SettingsError
 CONNECTING = 10.0
 """Seconds to connect, and to agree on TLS."""
 
-LONGEST = 256 * 2**20
+LONGEST = 64 * 2**20
 """Bytes of one answer, which come over the wire as they are: compressed ones are not taken."""
 
 _DIGESTS: dict[int, Callable[[bytes], str]] = {

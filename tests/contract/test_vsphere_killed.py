@@ -94,6 +94,19 @@ def test_undo_waits_for_a_start_that_the_datacenter_begins_first(
     assert (first.split()[0], second.split()[0]) == ("Datacenter.powerOnMultiVM", "VirtualMachine.powerOn")
 
 
+def test_undo_waits_for_a_guest_that_was_asked_to_shut_down(
+    rig: VSphereRig, journal: Journal, tmp_path: Path
+) -> None:
+    """It goes down when the process is dead, and is to be started again."""
+    name = rig.make(shutdown=SECONDS)
+    before = rig.see(name)
+    kill_in(rig, name, "ShutdownGuest", tmp_path)
+    rig.lab.task_seconds(0)
+    [waited], after = undo_and_look_later(rig, journal, name)
+    assert after == (before.stored, True)
+    assert waited == "its guest (shuttingDown)"
+
+
 def test_undo_waits_on_an_esxi_host_by_itself(esxi: VSphere, journal: Journal, tmp_path: Path) -> None:
     rig = EsxiRig(esxi)
     name = rig.make()

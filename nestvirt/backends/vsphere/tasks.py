@@ -22,6 +22,7 @@ SETTLE = 20.0
 """Seconds for a task that nobody waits for any more: once before it is cancelled, and once after."""
 
 _ENDED, _GOING_ON = ("success", "error"), ("queued", "running")
+_GOING_DOWN = ("shuttingDown", "resetting")
 _STARTING = "Datacenter.powerOnMultiVM"
 
 
@@ -149,8 +150,10 @@ class Tasks:
                     )
 
     def at_work(self) -> str:
-        """What vSphere does to the VM at this moment, whoever began it, for people; empty for nothing."""
-        return "; ".join(found.words for found in self._running())
+        """What happens to the VM at this moment, whoever began it, for people; empty for nothing."""
+        state = read_one(self._api, self._vm, "guest.guestState").get("guest.guestState")
+        guest = [f"its guest ({state})"] if state in _GOING_DOWN else []  # asked to, which is no task
+        return "; ".join([found.words for found in self._running()] + guest)
 
     def _running(self) -> list[AtWork]:
         """The VM's tasks that have not ended, and the datacenter's that start VMs, of which it may be one."""

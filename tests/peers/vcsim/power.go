@@ -344,6 +344,7 @@ func (m *machine) shutDown() {
 		return
 	}
 	boot := m.boots
+	m.vm.Guest.GuestState = "shuttingDown"
 	m.later(m.Shutdown, func() {
 		if m.boots == boot && m.is(on) {
 			m.off()
