@@ -36,6 +36,16 @@ def test_vm_of_a_host_that_is_silent_is_left_alone(rig: VSphereRig, journal: Jou
     assert journal.runs() == []
 
 
+def test_guest_that_cannot_be_asked_there_is_told_with_the_same_cure(
+    rig: VSphereRig, journal: Journal
+) -> None:
+    name = rig.make(nested=True)
+    rig.lab.lose(HOST)
+    finding = found(check(rig, journal, name), "guest-kvm-run")
+    assert "HostNotConnected" in finding.evidence
+    assert "connect that host" in finding.cure
+
+
 def test_it_is_not_taken_back_there_either_and_can_be_later(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make()
     before = rig.see(name)
