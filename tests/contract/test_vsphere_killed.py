@@ -14,7 +14,7 @@ import pytest
 from nestvirt import engine
 from nestvirt.backends.vsphere import tasks
 from nestvirt.engine import Step
-from nestvirt.errors import Busy, ConnectionFailed
+from nestvirt.errors import Busy, ConnectionFailed, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status
 from tests.contract.basis import MANNER
@@ -115,6 +115,22 @@ def test_undo_waits_on_an_esxi_host_by_itself(esxi: VSphere, journal: Journal, t
     [waited], after = undo_and_look_later(rig, journal, name)
     assert after == (before.stored, True)
     assert waited.startswith("VirtualMachine.powerOn for")
+
+
+def test_task_that_goes_while_it_is_looked_at_is_no_vm_that_is_gone(
+    rig: VSphereRig, journal: Journal
+) -> None:
+    """vSphere forgets tasks that have ended after a while."""
+    name = rig.make(running=False)
+    enable(rig, journal, name)
+    now = session(rig, journal, name)
+    rig.lab.fail("RetrievePropertiesEx", "ManagedObjectNotFound")
+    assert engine.undo(now, journal.find(None), MANNER).conclusion is Status.PASS
+    enable(rig, journal, name)
+    now = session(rig, journal, name)
+    rig.lab.remove(name)
+    with pytest.raises(TargetError, match="not there any more"):
+        engine.undo(now, journal.find(None), MANNER)
 
 
 def test_another_enable_waits_too_and_completes(rig: VSphereRig, journal: Journal, tmp_path: Path) -> None:

@@ -108,12 +108,15 @@ class VsphereBackend:
     def at_work(self, vm: Vm) -> str:
         """The tasks of the VM that have not ended, whoever began them; see Lingering."""
         self._fresh.pop(vm.id, None)  # it may have been read before the last of them ended
+        tasks = self._tasks_of(vm)
         try:
-            return self._tasks_of(vm).at_work()
+            return tasks.at_work()
         except Refused as error:
-            if error.name == GONE:
+            if error.name != GONE:
+                raise
+            if self._read(self._objects[vm.id]) is None:
                 raise _gone(vm.name) from error
-            raise
+            return tasks.at_work()  # what went was a task
 
     def read(self, vm: Vm) -> VmFacts:
         """All of it in one call, when nothing that was begun can change it any more; see Backend.
