@@ -61,7 +61,7 @@ def undo_and_look_later(rig: VSphereRig, journal: Journal, name: str) -> tuple[l
     def tell(step: Step, detail: str) -> None:
         if step is Step.LINGER:
             waited.append(detail)
-        if detail.startswith("VirtualMachine."):  # what the undo itself begins is done at once
+        if not detail.startswith("Datacenter.powerOnVm"):  # what the undo itself begins is done at once
             rig.lab.task_seconds(0)
 
     report = engine.undo(session(rig, journal, name, tell=tell), journal.find(None), MANNER)
@@ -91,7 +91,8 @@ def test_undo_waits_for_a_start_that_the_datacenter_begins_first(
     kill_in(rig, name, "PowerOnMultiVM_Task", tmp_path)
     [first, second], after = undo_and_look_later(rig, journal, name)
     assert after == (before.stored, True)
-    assert (first.split()[0], second.split()[0]) == ("Datacenter.powerOnMultiVM", "VirtualMachine.powerOn")
+    names = first.split()[0], second.split()[0]
+    assert names == ("Datacenter.powerOnVm", "Datacenter.ExecuteVmPowerOnLRO")
 
 
 def test_undo_waits_for_a_guest_that_was_asked_to_shut_down(

@@ -8,13 +8,13 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Manner, Step
-from nestvirt.errors import ChangeRejected, ConnectionFailed, PowerError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Status
 from tests.contract.basis import MANNER, OFF, ON, agree
 from tests.contract.runs import check, enable, found, session
 from tests.peers.vsphere import VSphere
-from tests.peers.vsphere_rig import ENOUGH, VSphereRig
+from tests.peers.vsphere_rig import ENOUGH, EsxiRig, VSphereRig
 
 PASSTHROUGH = {"_type": "VirtualPCIPassthrough", "key": 13000}
 BLOCKED: dict[str, dict[str, Any]] = {
@@ -313,6 +313,21 @@ def test_right_to_undo_that_is_missing_is_named_before_the_shutdown(
     assert "ShutdownGuest" not in rig.lab.counts()
     rig.lab.privileges(*ENOUGH)
     assert engine.undo(session(rig, journal, name), run, MANNER).conclusion is Status.PASS
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_free_esxi_whose_api_only_reads_is_told_so(esxi: VSphere, journal: Journal, running: bool) -> None:
+    rig = EsxiRig(esxi)
+    name = rig.make(running=running)
+    before = rig.see(name)
+    words = "Current license or ESXi version prohibits execution of the requested operation."
+    for method in ("ShutdownGuest", "ReconfigVM_Task"):
+        esxi.fail(method, "RestrictedVersion", message=words, times=5)
+    with pytest.raises(Error) as caught:
+        enable(rig, journal, name)
+    assert words in caught.value.evidence
+    assert "free ESXi" in caught.value.cure
+    assert rig.see(name) == before
 
 
 def test_compressed_answer_is_neither_asked_for_nor_taken(rig: VSphereRig, journal: Journal) -> None:

@@ -22,6 +22,8 @@ CURES = {
     "HostCommunication": _AGAIN,
     "HostNotConnected": _AGAIN,
     "HostNotReachable": _AGAIN,
+    "RestrictedVersion": "the API of a free ESXi only reads: give the host a licence, or set it in its own "
+    "web page while the VM is off (Edit > CPU > Expose hardware assisted virtualization to the guest OS)",
 }
 """What to do about a fault, by its name, where more can be told than what it says."""
 

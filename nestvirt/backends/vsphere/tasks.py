@@ -23,7 +23,7 @@ SETTLE = 20.0
 
 _ENDED, _GOING_ON = ("success", "error"), ("queued", "running")
 _GOING_DOWN = ("shuttingDown", "resetting")
-_STARTING = "Datacenter.powerOnMultiVM"
+_STARTING = "poweron"  # as in Datacenter.powerOnVm, which is what vCenter calls PowerOnMultiVM_Task
 
 
 class AtWork(NamedTuple):
@@ -168,7 +168,7 @@ class Tasks:
                 continue
             if datacenter is None or values.get("info.entity") != datacenter:
                 found.append(AtWork(task, _words(task, values)))
-            elif values.get("info.descriptionId") == _STARTING:
+            elif _STARTING in str(values.get("info.descriptionId")).lower():
                 starts.append(AtWork(task, _words(task, values)))
         if self._starts is None:
             self._starts = [start.task for start in starts]

@@ -223,6 +223,7 @@ func (p *peer) taskOn(on mo.Reference, recent *[]types.ManagedObjectReference, n
 		}
 		return result, nil
 	})
+	task.Info.DescriptionId = name
 	run := func() {
 		simulator.Map.WithLock(task, func() {
 			task.Run()

@@ -87,19 +87,27 @@ func (p *peer) answerPower(body types.AnyType) (interface{}, *failure) {
 	return nil, nil
 }
 
-// shownAs is what vSphere calls tasks of a VM (TaskInfo.descriptionId).
+// shownAs is what vSphere calls tasks (TaskInfo.descriptionId); they are in govmomi's list of a real vCenter's.
 var shownAs = map[string]string{
-	"ReconfigVM_Task": "reconfigure", "UpgradeVM_Task": "upgradeVirtualHardware",
-	"PowerOnVM_Task": "powerOn", "PowerOffVM_Task": "powerOff",
+	"ReconfigVM_Task": "VirtualMachine.reconfigure", "UpgradeVM_Task": "VirtualMachine.upgradeVirtualHardware",
+	"PowerOnVM_Task": "VirtualMachine.powerOn", "PowerOffVM_Task": "VirtualMachine.powerOff",
+	"PowerOnMultiVM_Task": "Datacenter.powerOnVm",
 }
+
+// ofDatacenter is what the task of a VM is called that its datacenter's has begun.
+const ofDatacenter = "Datacenter.ExecuteVmPowerOnLRO"
 
 // work is a task on one VM, which may have to fail.
 func (p *peer) work(ref types.ManagedObjectReference, method string, do func(*machine) *failure) (types.ManagedObjectReference, *failure) {
+	return p.workAs(shownAs[method], ref, method, do)
+}
+
+func (p *peer) workAs(name string, ref types.ManagedObjectReference, method string, do func(*machine) *failure) (types.ManagedObjectReference, *failure) {
 	m, fault := p.machine(ref)
 	if fault != nil {
 		return ref, fault
 	}
-	return p.task(m, shownAs[method], func() (types.AnyType, *failure) {
+	return p.task(m, name, func() (types.AnyType, *failure) {
 		if planned := p.failureOf(method); planned != nil {
 			return nil, planned
 		}
@@ -260,7 +268,7 @@ func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedOb
 		}
 	}
 	datacenter := p.datacenterOf(refs[0])
-	return p.taskOn(datacenter, &datacenter.RecentTask, "powerOnMultiVM", func() (types.AnyType, *failure) {
+	return p.taskOn(datacenter, &datacenter.RecentTask, shownAs["PowerOnMultiVM_Task"], func() (types.AnyType, *failure) {
 		return p.startMany(refs)
 	}), nil
 }
@@ -281,7 +289,7 @@ func (p *peer) startMany(refs []types.ManagedObjectReference) (types.AnyType, *f
 				ReasonText: "Power on the virtual machine with respect to its resource requirements", Target: p.clusterOf(ref),
 			})
 		default:
-			task, fault := p.work(ref, "PowerOnVM_Task", p.powerOn)
+			task, fault := p.workAs(ofDatacenter, ref, "PowerOnVM_Task", p.powerOn)
 			if fault != nil {
 				return nil, fault
 			}
