@@ -258,7 +258,7 @@ def test_vm_without_tools_is_not_cut_off_unless_force_is_allowed(rig: VSphereRig
     assert "--force-off" in caught.value.cure
     assert rig.see(name) == before
     manner = Manner(consent=agree, force_off=True)
-    result = engine.reach(session(rig, journal, name, timeout=2), ON, manner)
+    result = engine.reach(session(rig, journal, name, timeout=5), ON, manner)
     assert result.conclusion is Status.UNKNOWN
     assert found(result, "vm-agent").status is Status.WARN
     assert rig.see(name).nested
