@@ -26,7 +26,7 @@ from tests.contract.rig import Rig
 from tests.lab import wait_for
 from tests.peers.vmrun_rig import Guest, VmrunRig, machine_id
 
-IMPATIENT = 1.5
+IMPATIENT = 4.0
 """Seconds: a guest of this peer that does not answer at once never does."""
 
 
