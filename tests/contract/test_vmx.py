@@ -174,11 +174,13 @@ class TestPower(VmxBasis):
             monkeypatch.setattr(vmrun, "PROC", tmp_path / "none")
         name, other = rig.make(running=False), rig.make(running=False)
         program = tmp_path / "vmrun"
-        program.write_text("#!/bin/sh\nread -r _\n")
+        program.write_text("#!/bin/sh\necho at work\nread -r _\n")
         program.chmod(0o755)
         sessions = {vm: self.session(rig, journal, vm) for vm in (name, other)}
         command = [str(program), "-T", "ws", "stop", name, "soft"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"at work\n"  # only now is its command line its own
             told = {
                 vm: session.backend.at_work(session.vm)
                 for vm, session in sessions.items()
