@@ -1,0 +1,2 @@
+$reader = New-Object System.IO.StreamReader([System.Console]::OpenStandardInput(), [System.Text.Encoding]::UTF8)
+. ([scriptblock]::Create($reader.ReadToEnd()))
