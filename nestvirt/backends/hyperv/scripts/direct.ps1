@@ -1,0 +1,16 @@
+# PowerShell Direct: the host's own way into a Windows guest, with no network (Invoke-Command -VMId).
+# As a job, since it waits for ever for a guest that takes the connection and says nothing.
+function Invoke-Phase($data) {
+    $password = ConvertTo-SecureString -String $data.secret.password -AsPlainText -Force
+    $credential = New-Object -TypeName System.Management.Automation.PSCredential -ArgumentList $data.secret.username, $password
+    $job = Invoke-Command -VMId ([guid]$data.id) -Credential $credential -ScriptBlock $nestvirtGuestReading -AsJob
+    try {
+        $ended = Wait-Job -Job $job -Timeout $data.seconds
+        if ($null -eq $ended) { return @{ answered = $false; said = '' } }
+        $said = [string](Receive-Job -Job $job)
+        if ($said.Length -gt $data.limit) { $said = $said.Substring(0, $data.limit) }
+        return @{ answered = $true; said = $said }
+    } finally {
+        Remove-Job -Job $job -Force
+    }
+}
