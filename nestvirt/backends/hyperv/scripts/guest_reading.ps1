@@ -58,10 +58,12 @@ $nestvirtGuestReading = {
         })
     } catch { $unread.features = [string]$_.FullyQualifiedErrorId }
 
-    # Whether its own hypervisor has started: HypervisorPresent cannot tell it from the one underneath.
+    # Whether its own hypervisor has started: HypervisorPresent cannot tell it from the one underneath. A clock that
+    # was set while it booted may have put these events before the boot.
     try {
-        $events = @(Get-WinEvent -FilterHashtable @{ LogName = 'System'; ProviderName = 'Microsoft-Windows-Hyper-V-Hypervisor'; StartTime = $booted } -MaxEvents 64)
-        $said.events = @(foreach ($entry in $events) { [int64]$entry.Id })
+        $since = $booted.AddMinutes(-1)
+        $events = @(Get-WinEvent -FilterHashtable @{ LogName = 'System'; ProviderName = 'Microsoft-Windows-Hyper-V-Hypervisor'; StartTime = $since } -MaxEvents 64)
+        $said.events = @(foreach ($entry in $events) { @{ id = [int64]$entry.Id; level = [int64]$entry.Level } })
     } catch {
         if ([string]$_.FullyQualifiedErrorId -like 'NoMatching*') { $said.events = @() }
         else { $unread.events = [string]$_.FullyQualifiedErrorId }
