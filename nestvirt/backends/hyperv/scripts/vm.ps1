@@ -29,12 +29,13 @@ function Get-GroupFacts($vm) {
     }
 }
 
-function Get-GuestSystem($vm) {
-    if ([string]$vm.State -ne 'Running') { return @() }
+# What the guest says of itself, as key-value exchange tells it: XML, which is the caller's to read.
+function Get-Exchange($vm) {
+    if ([string]$vm.State -ne 'Running') { return }
     try {
-        $exchange = @(Get-CimInstance -Namespace 'root\virtualization\v2' -ClassName Msvm_KvpExchangeComponent | Where-Object { $_.SystemName -eq [string]$vm.Id })
-        return @($exchange | ForEach-Object { $_.GuestIntrinsicExchangeItems } | Where-Object { $_ -like '*OSName*' } | Select-Object -First 4)
-    } catch { return @() }
+        $component = @(Get-CimInstance -Namespace 'root\virtualization\v2' -ClassName Msvm_KvpExchangeComponent | Where-Object { $_.SystemName -eq [string]$vm.Id })
+        $component | ForEach-Object { $_.GuestIntrinsicExchangeItems } | Select-Object -First 40
+    } catch { }
 }
 
 function ConvertTo-Word($value) {
@@ -46,7 +47,7 @@ function ConvertTo-Word($value) {
 function Get-AdapterId($adapter) { ([string]$adapter.Id).Split('\')[-1] }
 
 # Each setting that nestvirt can write, as text: what a plan, the journal and the check before a write compare.
-function Get-Setting($vm, $processor, $memory, $security, $adapters) {
+function Get-Setting($vm, $processor, $memory, $optOut, $adapters) {
     $dynamic = 'false'
     if ($memory.DynamicMemoryEnabled) {
         $dynamic = 'true, minimum={0}, startup={1}, maximum={2}' -f $memory.Minimum, $memory.Startup, $memory.Maximum
@@ -57,7 +58,7 @@ function Get-Setting($vm, $processor, $memory, $security, $adapters) {
         SavedState = $saved
         Version = [string]$vm.Version
         DynamicMemoryEnabled = $dynamic
-        VirtualizationBasedSecurityOptOut = ConvertTo-Word $security.VirtualizationBasedSecurityOptOut
+        VirtualizationBasedSecurityOptOut = ConvertTo-Word $optOut
         ExposeVirtualizationExtensions = ConvertTo-Word $processor.ExposeVirtualizationExtensions
     }
     foreach ($adapter in $adapters) {
@@ -70,9 +71,8 @@ function Get-Facts($id) {
     $vm = Get-VM -Id ([guid]$id)
     $processor = Get-VMProcessor -VM $vm | Select-Object -Property ExposeVirtualizationExtensions
     $memory = Get-VMMemory -VM $vm
-    $security = $null
-    try { $security = Get-VMSecurity -VM $vm } catch { }
-    $security = Select-Object -InputObject $security -Property VirtualizationBasedSecurityOptOut
+    $optOut = $null
+    try { $optOut = (Get-VMSecurity -VM $vm | Select-Object -Property VirtualizationBasedSecurityOptOut).VirtualizationBasedSecurityOptOut } catch { }
     $adapters = @(Get-VMNetworkAdapter -VM $vm)
     $services = @(Get-VMIntegrationService -VM $vm)
     $checkpoints = @(Get-VMSnapshot -VM $vm)
@@ -88,11 +88,12 @@ function Get-Facts($id) {
         dynamic_memory = [bool]$memory.DynamicMemoryEnabled
         memory = [int64]$memory.Startup
         expose = $processor.ExposeVirtualizationExtensions
-        opt_out = $security.VirtualizationBasedSecurityOptOut
+        opt_out = $optOut
         adapters = @($adapters | ForEach-Object { @{ id = Get-AdapterId $_; name = [string]$_.Name; spoofing = [string]$_.MacAddressSpoofing } })
         services = @($services | ForEach-Object { @{ id = ([string]$_.Id).Split('\')[-1]; enabled = [bool]$_.Enabled; status = [string]$_.PrimaryOperationalStatus } })
         checkpoints = @($checkpoints | Select-Object -First 20 | ForEach-Object { [string]$_.Name })
-        guest_system = @(Get-GuestSystem $vm)
-        settings = Get-Setting $vm $processor $memory $security $adapters
+        heartbeat = [string]$vm.Heartbeat
+        kvp = @(Get-Exchange $vm)
+        settings = Get-Setting $vm $processor $memory $optOut $adapters
     }
 }
