@@ -14,6 +14,7 @@ from tests.lab.libvirtd import LibvirtLab
 from tests.peers import kubelet_run
 from tests.peers.kubelet import Cluster, Kubelets
 from tests.peers.vsphere import VSphere
+from tests.peers.winrm.pki import Certificates
 
 AT_ONCE = 0.02
 """Seconds until it is looked a second time at a peer that does everything at once."""
@@ -116,6 +117,13 @@ def esxi(esxi_process: VSphere, monkeypatch: pytest.MonkeyPatch) -> VSphere:
     monkeypatch.setattr(base, "FIRST_PAUSE", AT_ONCE)
     esxi_process.reset()
     return esxi_process
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """What a Windows host shows over HTTPS, and what somebody can log in to it with."""
+    with Certificates() as made:
+        yield made
 
 
 def _vsphere(*, esx: bool) -> Iterator[VSphere]:
