@@ -212,7 +212,7 @@ class PowerShellDirect:
             return _NotYet(
                 "the guest does not take PowerShell Direct",
                 evidence=evidence,
-                cure=f"in the guest (Windows 10, Server 2016 and later): Start-Service vmicvmsession; {_OR_SSH}",
+                cure=f"in the guest, of Windows 10 or later: Start-Service vmicvmsession; {_OR_SSH}",
             )
         return GuestUnreachable(
             "PowerShell Direct failed", evidence=evidence, cure=f"see vm-agent; {_OR_SSH}"
