@@ -98,15 +98,16 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
     return made
 
 
-class _Bounded(ssl.SSLSocket):
+class Bounded(socket.socket):
     """Reads an answer up to a moment and a size: a timeout by itself begins anew with every byte."""
 
     _until: float | None = None
-    _room = 0
+    _most = _room = 0
 
-    def expect(self, seconds: float) -> None:
-        """From now on an answer is awaited."""
-        self._until, self._room = time.monotonic() + seconds, LONGEST
+    def expect(self, seconds: float, most: int | None = None) -> None:
+        """From now on an answer is awaited, of so many bytes at most; LONGEST where none are said."""
+        self._most = self._room = LONGEST if most is None else most
+        self._until = time.monotonic() + seconds
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """See socket.socket.
@@ -115,17 +116,22 @@ class _Bounded(ssl.SSLSocket):
             TimeoutError: the answer is not there in time.
             OSError: it is too long.
         """
+        count = nbytes or memoryview(buffer).nbytes
         if self._until is None:
-            return super().recv_into(buffer, nbytes, flags)
+            return super().recv_into(buffer, count, flags)
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self.settimeout(left)
-        count = super().recv_into(buffer, nbytes, flags)
+        count = super().recv_into(buffer, count, flags)
         self._room -= count
         if self._room < 0:
-            raise OSError(f"the answer is longer than {LONGEST} bytes")
+            raise OSError(f"the answer is longer than {self._most} bytes")
         return count
+
+
+class _Bounded(Bounded, ssl.SSLSocket):
+    """The same over TLS."""
 
 
 class WrongCertificate(ssl.SSLError):
@@ -178,6 +184,6 @@ class PinnedConnection(http.client.HTTPSConnection):
 
     def getresponse(self) -> http.client.HTTPResponse:
         """See http.client.HTTPConnection; the clock runs until the whole of it is read."""
-        if isinstance(self.sock, _Bounded):
+        if isinstance(self.sock, Bounded):
             self.sock.expect(self._answer())
         return super().getresponse()

@@ -53,7 +53,8 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _failed(phase: str, error: dict[str, Any]) -> ScriptFailed:
-    told = {name: printable(str(error.get(name) or ""), 600) for name in ("id", "category", "type", "message")}
+    names = ("id", "category", "type", "message")
+    told = {name: printable(str(error.get(name) or ""), 600) for name in names}
     hresult = error.get("hresult")
     return ScriptFailed(
         f"the script {phase!r} failed on the Hyper-V host",

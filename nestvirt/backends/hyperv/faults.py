@@ -17,7 +17,8 @@ class ScriptFailed(Error):
     """A script ended with a terminating error of PowerShell.
 
     Args:
-        id: the FullyQualifiedErrorId, such as ``InvalidState,Microsoft.HyperV.PowerShell.Commands.SetVMProcessor``.
+        id: the FullyQualifiedErrorId: a name and the cmdlet's class, such as
+            ``InvalidState,Microsoft.HyperV.PowerShell.Commands.SetVMProcessor``.
         category: of the ErrorCategory, such as ``ObjectNotFound`` or ``PermissionDenied``.
         type: the exception's full .NET name.
         text: the product's words, for people alone.

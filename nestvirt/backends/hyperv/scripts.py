@@ -19,6 +19,12 @@ COMMAND_LINE = 32766
 """Characters of a command line without cmd.exe: CreateProcess takes 32767, and the last one ends it
 (https://learn.microsoft.com/en-us/windows/win32/api/processthreadsapi/nf-processthreadsapi-createprocessw)."""
 
+ALONGSIDE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("find", "read", "apply", "power"), ("vm",)),
+    "direct": ("guest_reading",),
+}
+"""What a phase is sent with: functions that several of them use."""
+
 _OPTIONS = ("-NoProfile", "-NonInteractive", "-EncodedCommand")
 
 
@@ -70,7 +76,8 @@ def text(name: str) -> str:
 
 
 def _around(phase: str, *more: str) -> str:
-    return "\n".join(text(name) for name in ("prelude", *more, phase, "epilogue"))
+    names = ("prelude", *more, *ALONGSIDE.get(phase, ()), phase, "epilogue")
+    return "\n".join(text(name) for name in names)
 
 
 def _encoded(script: str) -> Invocation:

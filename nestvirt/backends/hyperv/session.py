@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nestvirt.backends.hyperv import answers, scripts
+from nestvirt.backends.hyperv.address import Address
+from nestvirt.errors import ConnectionFailed, MissingExtra
+
+if TYPE_CHECKING:
+    from nestvirt.backends.hyperv.shell import Shell
 
 
 class HyperVSession:
@@ -14,13 +21,15 @@ class HyperVSession:
 
     Raises:
         SettingsError: something is missing in them, or does not go together.
+        MissingExtra: a Python package that this takes is not installed.
     """
 
-    host: str
-    """The host's name or address, as connected to."""
-
     def __init__(self, settings: Mapping[str, str]) -> None:
-        self.host = settings["endpoint"]
+        self.address = Address.parse(
+            settings["endpoint"], settings.get("port"), plain="plain_http" in settings
+        )
+        self.host = self.address.host
+        self._shell: Shell | None = _shell(self.address, settings)
 
     def run(
         self,
@@ -44,10 +53,33 @@ class HyperVSession:
         Raises:
             ScriptFailed: it ended with an error of PowerShell's.
             NoAnswer: it was sent, and it is not known what has become of it.
-            AccessDenied: the credentials were refused.
+            AccessDenied: the credentials, or the user, were refused.
             ConnectionFailed: nobody answers, or is not trusted; nothing was run.
+            Error: it has answered nothing, or nonsense.
         """
-        raise NotImplementedError
+        if self._shell is None:
+            raise ConnectionFailed(
+                f"the session with {self.address} is closed", evidence=phase, cure="run this again"
+            )
+        stdout, stderr, code = self._shell.run(scripts.invocation(phase, data, secret), timeout)
+        return answers.parse(phase, stdout, stderr, code)
 
     def close(self) -> None:
         """End what still runs, and close the shell; may be called again."""
+        shell, self._shell = self._shell, None
+        if shell is not None:
+            shell.close()
+
+
+def _shell(address: Address, settings: Mapping[str, str]) -> Shell:
+    try:
+        from nestvirt.backends.hyperv.auth import Login, Trust
+        from nestvirt.backends.hyperv.shell import Shell
+    except ImportError as error:
+        raise MissingExtra(
+            "the Python package for WinRM is not installed",
+            evidence=str(error),
+            cure="pip install 'pywinrm[credssp]'",
+        ) from error
+    login = Login.of(settings, address)
+    return Shell(address, login, Trust.of(settings, address, login))
