@@ -6,6 +6,7 @@ goes on over a new connection with the keys of the old one.
 
 from __future__ import annotations
 
+import re
 import socket
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
@@ -25,6 +26,9 @@ LARGEST = 8 * 2**20
 """Bytes of one answer: a host's MaxEnvelopeSizekb is 500 unless set."""
 
 
+_MESSAGE = re.compile(rb"uuid:[0-9A-Fa-f-]{36}")
+
+
 class Lost(Exception):
     """The connection that the messages' keys belong to is gone; nothing was sent."""
 
@@ -42,7 +46,7 @@ class Refused(Exception):
 
 
 class Unclear(WinRMError):
-    """An answer that is not encrypted, where all have to be."""
+    """An answer that is not encrypted, where all have to be; or that is not one to what was asked."""
 
 
 class Wire(Transport):
@@ -108,6 +112,14 @@ class Wire(Transport):
         """See Transport; the keys go with the connection."""
         super().close_session()
         self.encryption = None
+
+    def send_message(self, message: str | bytes) -> bytes:
+        """See Transport; an answer is one to this message."""
+        asked = _MESSAGE.search(message.encode() if isinstance(message, str) else message)
+        text = super().send_message(message)
+        if asked and asked[0].lower() not in text.lower():
+            raise Unclear("it is the answer to another message")
+        return text
 
     def _send_message_request(
         self, session: requests.Session, prepared_request: requests.PreparedRequest

@@ -59,8 +59,8 @@ class Words:
             return AccessDenied(
                 f"{self._address} does not let {self._login.who} use WinRM",
                 evidence=evidence,
-                cure="add the user to the host's groups Remote Management Users and Hyper-V Administrators; of "
-                "a local account that is an administrator see LocalAccountTokenFilterPolicy",
+                cure="make the user a member of the host's groups Remote Management Users and Hyper-V "
+                "Administrators; for a local administrator see LocalAccountTokenFilterPolicy",
             )
         if name == "QuotaLimit":
             return ConnectionFailed(
