@@ -125,10 +125,9 @@ def to_text(report: Report, width: int | None = None) -> Text:
 
 
 def _way_back(report: Report) -> str:
-    """How the changes are taken back; with one that lasts, only what it was made for is."""
-    if any(change.lasts for change in report.changes):
-        return "take nesting away again: nestvirt disable"
-    return f"put it back: nestvirt undo {report.run}"
+    """How the changes are taken back, and what is not."""
+    lasting = [f"{change.setting} stays as it is now" for change in report.changes if change.lasts]
+    return "; ".join((f"put it back: nestvirt undo {report.run}", *lasting))
 
 
 def _headline(report: Report) -> str:

@@ -37,7 +37,9 @@ def _vm_replica(facts: Situation, goal: Goal) -> Iterator[Finding]:
     if wanted(facts, goal) is None:
         return
     if facts.replication in _COPIES:
-        evidence = f"it is a copy that Hyper-V Replica keeps ({facts.replication}); the primary VM is what counts"
+        evidence = (
+            f"it is a copy that Hyper-V Replica keeps ({facts.replication}); the primary VM is what counts"
+        )
         cure = "change the primary VM, on its own host; and this one after a failover"
         yield Finding("vm-replica", Layer.VM, Status.FAIL, evidence, cure)
     elif facts.replication == "Primary":
@@ -71,7 +73,9 @@ def _vm_clustered(facts: Situation, goal: Goal) -> Iterator[Finding]:
 def _vm_checkpoints(facts: Situation, goal: Goal) -> Iterator[Finding]:
     if goal.nested and facts.checkpoints:
         names = ", ".join(facts.checkpoints[:5]) + (", …" if len(facts.checkpoints) > 5 else "")
-        evidence = f"checkpoints: {names}; applying one brings back the processor settings that it was taken with"
+        evidence = (
+            f"checkpoints: {names}; applying one brings back the processor settings that it was taken with"
+        )
         cure = "take new checkpoints when it nests, while it is off"
         yield Finding("vm-checkpoints", Layer.VM, Status.WARN, evidence, cure)
 
@@ -84,11 +88,13 @@ def _vm_shutdown_service(facts: Situation, goal: Goal) -> Iterator[Finding]:
     service = facts.services.get(SHUTDOWN_SERVICE)
     if service is None or not service.enabled:
         evidence = "the integration service that shuts the guest down is not enabled for this VM"
-        cure = "Enable-VMIntegrationService on the host; or shut the guest down yourself; or allow --force-off"
+        cure = (
+            "Enable-VMIntegrationService on the host; or shut the guest down yourself; or allow --force-off"
+        )
         yield Finding(check, layer, Status.WARN, evidence, cure)
     elif service.status != "Ok":
         evidence = f"the guest's integration services do not answer ({service.status or 'no status'})"
-        cure = "wait until it has booted; install them in the guest (Linux: hyperv-daemons); or allow --force-off"
+        cure = "wait until it has booted; install them (Linux: hyperv-daemons); or allow --force-off"
         yield Finding(check, layer, Status.WARN, evidence, cure)
 
 

@@ -54,7 +54,9 @@ def one(wanted: Wanted, answer: Any) -> Any:
         if count > 1:
             raise TargetError(
                 f"{count} VMs are called {name}",
-                evidence="; ".join(f"{text(vm, 'id')} ({text(vm, 'state')})" for vm in several(answer, "listed")),
+                evidence="; ".join(
+                    f"{text(vm, 'id')} ({text(vm, 'state')})" for vm in several(answer, "listed")
+                ),
                 cure="name one by its id",
             )
         return _none(name, answer, wanted)

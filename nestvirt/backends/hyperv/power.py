@@ -96,7 +96,9 @@ class Machine:
         return seen
 
     def _deaf(self, seen: Looked) -> PowerError:
-        cure = "see that the guest's integration services run, and are enabled for the VM; or allow --force-off"
+        cure = (
+            "see that the guest's integration services run, and are enabled for the VM; or allow --force-off"
+        )
         evidence = "it has no integration service that shuts it down"
         if seen.code is not None:
             evidence = f"InitiateShutdown answers {seen.code:#010x}, and the VM is {seen.state}"

@@ -1,4 +1,7 @@
-"""The scripts' answers as facts: bounded, parsed strictly, and safe to show. What is not as it should be is an error."""
+"""The scripts' answers as facts: bounded, parsed strictly, and safe to show.
+
+What is not as it should be is an error, and no default.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,7 @@ def _facts(answer: Any, guest_user: str) -> VmFacts:
             text(each, "id").lower(): Service(bool(flag(each, "enabled")), text(each, "status"))
             for each in several(answer, "services")
         },
-        checkpoints=tuple(
-            printable(str(each), 100) for each in several(answer, "checkpoints")
-        ),
+        checkpoints=tuple(printable(str(each), 100) for each in several(answer, "checkpoints")),
         heartbeat=text(answer, "heartbeat"),
         system=system_of(several(answer, "kvp")),
         settings=_settings(part(answer, "settings", dict)),

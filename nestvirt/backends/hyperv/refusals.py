@@ -1,4 +1,7 @@
-"""What Hyper-V's cmdlets refuse, told as nestvirt's errors: judged by id and category, as the words are the host's language."""
+"""What Hyper-V's cmdlets refuse, told as nestvirt's errors.
+
+Judged by an error's id and category, as its words are in the host's language.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ def told(error: ScriptFailed, name: str) -> Error | None:
         return Error(
             "the host has no Hyper-V, or not its PowerShell module",
             evidence=error.evidence,
-            cure="on the host: Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart, or on Windows 10 "
-            "and 11 Enable-WindowsOptionalFeature -Online -FeatureName Microsoft-Hyper-V -All",
+            cure="on the host: Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart; or on "
+            "Windows 10 and 11: Enable-WindowsOptionalFeature -Online -FeatureName Microsoft-Hyper-V -All",
         )
     if error.id.endswith(_GET_VM) and error.category in ("InvalidArgument", "ObjectNotFound"):
         return gone(name)

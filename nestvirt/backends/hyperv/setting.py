@@ -1,6 +1,7 @@
 """The settings that nestvirt writes, by the names of Hyper-V's cmdlets, and their values as text. Pure.
 
-vm.ps1 writes the same texts: what it reads is what a plan and the journal hold, and what is compared before a write.
+vm.ps1 writes the same texts: they are what a plan and the journal hold, and what is compared
+before a write.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SAVED_STATE = "SavedState"
+from nestvirt.model import SAVED_STATE
+
 VERSION = "Version"
 DYNAMIC_MEMORY = "DynamicMemoryEnabled"
 OPT_OUT = "VirtualizationBasedSecurityOptOut"

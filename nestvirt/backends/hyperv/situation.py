@@ -10,7 +10,7 @@ from nestvirt.backends.hyperv.direct import System
 from nestvirt.model import Change, Power
 
 SHUTDOWN_SERVICE = "9f8233ac-be49-4c79-8ee3-e7e1985b2077"
-"""Of the integration services, that which asks the guest to shut down; their names are in the host's language."""
+"""The integration service that asks the guest to shut down; the names are in the host's language."""
 
 _SUSPENDED = ("Saved", "Paused", "Saving", "Pausing")
 
@@ -46,7 +46,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Service:
-    """One of the integration services: whether the host offers it, and VMIntegrationComponentOperationalStatus."""
+    """An integration service: whether the host offers it, and VMIntegrationComponentOperationalStatus."""
 
     enabled: bool
     status: str
@@ -110,7 +110,7 @@ class Situation:
 
     @property
     def settled(self) -> str:
-        """The state, less what Hyper-V says of storage that is away (OffCritical), or of how it saves (FastSaved)."""
+        """The state, less that storage is away (OffCritical), or how it was saved (FastSaved)."""
         return self.state.removesuffix("Critical").removeprefix("Fast")
 
     def has(self, _change: Change) -> bool:

@@ -13,11 +13,10 @@ from nestvirt.backends.hyperv.setting import (
     EXPOSE,
     MAC_SPOOFING,
     OPT_OUT,
-    SAVED_STATE,
     VERSION,
 )
 from nestvirt.backends.hyperv.situation import Situation, number_of
-from nestvirt.model import Change, Finding, Goal, Layer, Power, Status
+from nestvirt.model import SAVED_STATE, Change, Finding, Goal, Layer, Power, Status
 
 OLDEST, OLDEST_ON_AMD, SURE_ON_AMD = (8, 0), (9, 3), (10, 0)
 """Configuration versions that nest. Of AMD's, Microsoft's pages say 9.3 in one place and 10.0 in another."""
@@ -89,7 +88,8 @@ def _too_old(facts: Situation, goal: Goal, evidence: str, status: Status) -> Ite
         yield Finding(check, layer, status, evidence, cure)
     else:
         yield Finding(check, layer, status, evidence, _CHANGE, Change(VERSION, facts.version, newest))
-        evidence = f"{facts.version} -> {newest} cannot be undone, by nestvirt or anybody; an older host takes it no more"
+        evidence = f"{facts.version} -> {newest} cannot be undone, by nestvirt or anybody"
+        evidence += "; an older host takes the VM no more"
         cure = "take a backup, or export the VM, before you agree"
         yield Finding("vm-version-upgrade", layer, Status.WARN, evidence, cure)
 
