@@ -31,6 +31,15 @@ class HyperVSession:
         self.host = self.address.host
         self._shell: Shell | None = _shell(self.address, settings)
 
+    def open(self) -> None:
+        """Log in, and open the shell. ``run`` does so by itself; this is to know early.
+
+        Raises:
+            AccessDenied: the credentials, or the user, were refused.
+            ConnectionFailed: nobody answers, or is not trusted.
+        """
+        self._open_shell("open").open()
+
     def run(
         self,
         phase: str,
@@ -57,12 +66,15 @@ class HyperVSession:
             ConnectionFailed: nobody answers, or is not trusted; nothing was run.
             Error: it has answered nothing, or nonsense.
         """
+        stdout, stderr, code = self._open_shell(phase).run(scripts.invocation(phase, data, secret), timeout)
+        return answers.parse(phase, stdout, stderr, code)
+
+    def _open_shell(self, what: str) -> Shell:
         if self._shell is None:
             raise ConnectionFailed(
-                f"the session with {self.address} is closed", evidence=phase, cure="run this again"
+                f"the session with {self.address} is closed", evidence=what, cure="run this again"
             )
-        stdout, stderr, code = self._shell.run(scripts.invocation(phase, data, secret), timeout)
-        return answers.parse(phase, stdout, stderr, code)
+        return self._shell
 
     def close(self) -> None:
         """End what still runs, and close the shell; may be called again."""

@@ -103,6 +103,18 @@ class Shell:
         self._running: str | None = None
         self._denied = False
 
+    def open(self, timeout: float = ANSWER) -> None:
+        """Log in, and open the shell; where that was done, do nothing.
+
+        Raises:
+            ConnectionFailed: nobody answers, or is not trusted.
+            AccessDenied: the credentials or the user are refused.
+        """
+        if self._id is None:
+            self._id = self._sent(
+                "Create", timeout, lambda: self._protocol.open_shell(codepage=UTF8, idle_timeout=IDLE)
+            )
+
     def run(self, invocation: Invocation, timeout: float) -> tuple[bytes, bytes, int]:
         """Start PowerShell, and wait for its end.
 
@@ -146,11 +158,8 @@ class Shell:
         self._wire.close_session()
 
     def _begin(self, invocation: Invocation, until: float) -> str:
-        if self._id is None:
-            self._id = self._sent(
-                "Create", _left(until), lambda: self._protocol.open_shell(codepage=UTF8, idle_timeout=IDLE)
-            )
-        shell = self._id
+        self.open(_left(until))
+        shell = self._id or ""
         return self._sent(
             "Command",
             _left(until),

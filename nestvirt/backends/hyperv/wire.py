@@ -6,6 +6,7 @@ goes on over a new connection with the keys of the old one.
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from http.cookiejar import DefaultCookiePolicy
@@ -25,6 +26,9 @@ from nestvirt.tls import CONNECTING, Bounded
 LARGEST = 8 * 2**20
 """Bytes of one answer: a host's MaxEnvelopeSizekb is 500 unless set."""
 
+
+# requests-kerberos logs what it raises as well; with no handler of anybody's, that would go to stderr.
+logging.getLogger("winrm").addHandler(logging.NullHandler())
 
 _MESSAGE = re.compile(rb"uuid:[0-9A-Fa-f-]{36}")
 
