@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import spnego
 import spnego.channel_bindings
@@ -70,8 +70,11 @@ class Spnego:
         own = spnego.NegotiateOptions.use_ntlm if kind == "ntlm" else spnego.NegotiateOptions.use_negotiate
         with accounts.for_ntlm():
             if kind == "credssp":
+                within = _Within(spnego.server(protocol="negotiate", options=own))
                 self._context = spnego.server(
-                    protocol=kind, options=own, credssp_tls_context=_credssp_context()
+                    protocol=kind,
+                    credssp_tls_context=_credssp_context(),
+                    credssp_negotiate_context=within,
                 )
             else:
                 self._context = spnego.server(protocol=kind, options=own, channel_bindings=bindings)
@@ -100,6 +103,22 @@ class Spnego:
             return self._context.unwrap_winrm(header, data)
         except spnego.exceptions.SpnegoError as error:
             raise Denied(f"{error}") from error
+
+
+class _Within:
+    """A login within CredSSP: Windows does not tell an unknown user from a wrong password; pyspnego does."""
+
+    def __init__(self, context: spnego.ContextProxy) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def step(self, token: bytes) -> bytes | None:
+        try:
+            return self._context.step(token)
+        except spnego.exceptions.SpnegoError as error:
+            raise spnego.exceptions.InvalidTokenError(context_msg=str(error)) from error
 
 
 class Kerberos:
