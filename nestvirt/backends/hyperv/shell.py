@@ -244,14 +244,13 @@ class Shell:
             raise words.silent(action, "it timed out on the host") from error
         except WinRMTransportError as error:
             raise words.status(action, error.code, error.response_text) from error
-        except Refused as error:
-            self._denied = True  # each further try counts towards the account's lockout
-            raise words.denied(error.offers) from error
         except requests.exceptions.RequestException as error:
             raise words.of_request(action, error) from error
-        except self._security as error:
-            self._denied = True
-            raise words.insecure(error) from error
+        except (Refused, *self._security) as error:
+            if action in ("Send", "Receive"):  # what was begun goes on
+                raise words.other(action, f"{type(error).__name__}: {error}") from error
+            self._denied = True  # each further try counts towards the account's lockout
+            raise words.denied(error) from error
         except (WinRMError, *MALFORMED) as error:
             raise words.other(action, f"{type(error).__name__}: {error}") from error
 

@@ -16,6 +16,7 @@ from nestvirt import tls
 from nestvirt.backends.hyperv.address import CERTIFICATE, Address
 from nestvirt.backends.hyperv.auth import TRANSPORTS, Login, Trust
 from nestvirt.backends.hyperv.faults import NoAnswer
+from nestvirt.backends.hyperv.wire import Refused
 from nestvirt.errors import AccessDenied, ConnectionFailed, Error
 from nestvirt.printable import printable
 
@@ -116,8 +117,11 @@ class Words:
         seen = re.sub("<[^>]*>", " ", text[:2000])
         return self.other(action, f"HTTP {code} {seen}")
 
-    def denied(self, offers: list[str]) -> AccessDenied:
-        """HTTP status 401."""
+    def denied(self, error: Exception) -> AccessDenied:
+        """Nobody is let in."""
+        return self._unauthorized(error.offers) if isinstance(error, Refused) else self._insecure(error)
+
+    def _unauthorized(self, offers: list[str]) -> AccessDenied:
         transport = self._login.transport
         wanted = TRANSPORTS[transport]
         evidence = f"{transport}: HTTP 401; it offers {printable(', '.join(offers), 100) or 'nothing'}"
@@ -138,7 +142,7 @@ class Words:
             f"{self._address} refused the credentials of {self._login.who}", evidence=evidence, cure=cure
         )
 
-    def insecure(self, error: Exception) -> AccessDenied:
+    def _insecure(self, error: Exception) -> AccessDenied:
         """Logging in, or the encryption of messages, has failed; Kerberos tells why in the text."""
         told = printable(str(error), 400)
         codes = {_signed(int(number)) for number in re.findall(r"-?\d{7,}", told)}
@@ -155,7 +159,7 @@ class Words:
         """What requests raises."""
         name, reason = type(error).__name__, _innermost(error)
         if name in ("KerberosExchangeError", "MutualAuthenticationError"):
-            return self.insecure(error)
+            return self._insecure(error)
         if isinstance(error, requests.exceptions.SSLError):
             return self._distrusted(reason)
         if isinstance(error, requests.exceptions.TooManyRedirects):
