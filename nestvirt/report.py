@@ -116,7 +116,7 @@ def to_text(report: Report, width: int | None = None) -> Text:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
-        text.append(f"\nto {_way_back(report)}\n")
+        text.append(f"\n{_way_back(report)}\n")
     for line in () if plan else report.remains:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))
@@ -125,9 +125,10 @@ def to_text(report: Report, width: int | None = None) -> Text:
 
 
 def _way_back(report: Report) -> str:
-    """How the changes are taken back, and what is not."""
-    lasting = [f"{change.setting} stays as it is now" for change in report.changes if change.lasts]
-    return "; ".join((f"put it back: nestvirt undo {report.run}", *lasting))
+    """How the changes are taken back, and what nobody takes back."""
+    lasting = [f"{change.stays}, which nobody can undo" for change in report.changes if change.lasts]
+    undo = [] if len(lasting) == len(report.changes) else [f"to put it back: nestvirt undo {report.run}"]
+    return "; ".join((*undo, *lasting))
 
 
 def _headline(report: Report) -> str:

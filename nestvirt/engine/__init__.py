@@ -226,8 +226,9 @@ class _InPlace:
 
 def _way_back(work: Work) -> str:
     """How a run is taken back; what lasts is not."""
-    lasting = [change.stays for change in work.changes if change.lasts]
-    return f"to put it back: nestvirt undo {work.record.id}" + "".join(f"; {stays}" for stays in lasting)
+    lasting = [f"{change.stays}, which nobody can undo" for change in work.changes if change.lasts]
+    undo = [] if len(lasting) == len(work.changes) else [f"to put it back: nestvirt undo {work.record.id}"]
+    return "; ".join((*undo, *lasting))
 
 
 def _refuse_forgetting(session: Session, unfinished: Run | None) -> None:

@@ -286,8 +286,16 @@ def test_exit_codes(name: str, code: int) -> None:
     assert report.exit_code(REPORTS[name]) == code
 
 
+RAISED = Change("config.version", "vmx-08", "vmx-13")
+
+
 def test_what_cannot_be_undone_is_not_offered_for_undoing() -> None:
-    raised = Change("config.version", "vmx-08", "vmx-13")
-    text = text_of(replace(REPORTS["enabled"], changes=(raised,)))
+    text = text_of(replace(REPORTS["enabled"], changes=(RAISED,)))
     assert "nestvirt undo" not in text
-    assert "nestvirt disable" in text
+    assert "config.version: vmx-13 stays, which nobody can undo" in text
+
+
+def test_of_a_run_that_did_both_the_rest_is_offered_for_undoing() -> None:
+    text = text_of(replace(REPORTS["enabled"], changes=(RAISED, *REPORTS["enabled"].changes)))
+    assert "nestvirt undo" in text
+    assert "config.version: vmx-13 stays, which nobody can undo" in text

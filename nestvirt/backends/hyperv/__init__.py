@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile
 from nestvirt.backends.hyperv import direct, finding, refusals
@@ -16,15 +16,13 @@ from nestvirt.backends.hyperv.facts import CHECKS, VmFacts
 from nestvirt.backends.hyperv.faults import NoAnswer, ScriptFailed
 from nestvirt.backends.hyperv.power import Machine
 from nestvirt.backends.hyperv.reading import facts_of
+from nestvirt.backends.hyperv.session import HyperVSession
 from nestvirt.backends.hyperv.setting import Order
 from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE
-from nestvirt.errors import ChangeRejected, MissingExtra, SettingsError
+from nestvirt.errors import ChangeRejected, SettingsError
 from nestvirt.guest.channel import Channel, Examiner
 from nestvirt.model import Change, Target, Vm
 from nestvirt.printable import printable
-
-if TYPE_CHECKING:
-    from nestvirt.backends.hyperv.session import HyperVSession
 
 __all__ = ["CHECKS", "HyperVBackend"]
 
@@ -66,14 +64,6 @@ class HyperVBackend:
                 evidence="there is no endpoint in the options, the environment or the configuration file",
                 cure="set NESTVIRT_HYPERV_ENDPOINT or HYPERV_HOST, or give --connect https://host.example.com",
             )
-        try:
-            from nestvirt.backends.hyperv.session import HyperVSession
-        except ImportError as error:
-            raise MissingExtra(
-                "the Python package for WinRM is not installed",
-                evidence=str(error),
-                cure="pip install pywinrm",
-            ) from error
         session = HyperVSession(endpoint)
         session.open()
         return cls(session, endpoint)
