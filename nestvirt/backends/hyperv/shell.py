@@ -65,9 +65,13 @@ MALFORMED = (
 """What pywinrm and what is below it raise at an answer that was cut off, or is none of WinRM's."""
 
 
-def _security_errors() -> tuple[type[Exception], ...]:
+def _not_let_in() -> tuple[type[Exception], ...]:
     """What the ways to log in raise; the packages of some need not be there."""
-    found: list[type[Exception]] = [SpnegoError, PermissionError]  # requests-ntlm's, for no challenge
+    found: list[type[Exception]] = [
+        Refused,
+        SpnegoError,
+        PermissionError,
+    ]  # requests-ntlm's, for no challenge
     with contextlib.suppress(ImportError):
         from kerberos import KrbError
 
@@ -98,7 +102,7 @@ class Shell:
         self._wire = Wire(address, login, trust)
         self._protocol.transport = self._wire
         self._words = Words(address, login, trust)
-        self._security = _security_errors()
+        self._not_let_in = _not_let_in()
         self._id: str | None = None
         self._running: str | None = None
         self._denied = False
@@ -246,7 +250,7 @@ class Shell:
             raise words.status(action, error.code, error.response_text) from error
         except requests.exceptions.RequestException as error:
             raise words.of_request(action, error) from error
-        except (Refused, *self._security) as error:
+        except self._not_let_in as error:
             if action in ("Send", "Receive"):  # what was begun goes on
                 raise words.other(action, f"{type(error).__name__}: {error}") from error
             self._denied = True  # each further try counts towards the account's lockout
