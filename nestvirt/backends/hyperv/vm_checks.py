@@ -64,11 +64,11 @@ def vm_version(facts: Situation, goal: Goal) -> Iterator[Finding]:
         return
     amd = facts.host.cpu_vendor == AMD
     least = OLDEST_ON_AMD if amd else OLDEST
-    evidence = f"configuration version {facts.version or 'not told'}"
+    evidence = f"configuration version {facts.version or 'not told'}, generation {facts.generation}"
     if version == (0, 0):
         yield Finding(check, layer, Status.UNKNOWN, evidence, "see Get-VM on the host; it needs 8.0 at least")
     elif version >= (SURE_ON_AMD if amd else least):
-        evidence += " is new enough, and left so" if goal.upgrade_version else " is new enough"
+        evidence += ": new enough, and left so" if goal.upgrade_version else ": new enough"
         yield Finding(check, layer, Status.PASS, evidence)
     else:
         evidence += f"; nesting on {'AMD' if amd else 'Intel'} needs {least[0]}.{least[1]} or newer"

@@ -85,10 +85,7 @@ function Get-Facts($id) {
         generation = [int64]$vm.Generation
         replication = [string]$vm.ReplicationMode
         group = Get-GroupFacts $vm
-        dynamic_memory = [bool]$memory.DynamicMemoryEnabled
         memory = [int64]$memory.Startup
-        expose = $processor.ExposeVirtualizationExtensions
-        opt_out = $optOut
         adapters = @($adapters | ForEach-Object { @{ id = Get-AdapterId $_; name = [string]$_.Name; spoofing = [string]$_.MacAddressSpoofing } })
         services = @($services | ForEach-Object { @{ id = ([string]$_.Id).Split('\')[-1]; enabled = [bool]$_.Enabled; status = [string]$_.PrimaryOperationalStatus } })
         checkpoints = @($checkpoints | Select-Object -First 20 | ForEach-Object { [string]$_.Name })
