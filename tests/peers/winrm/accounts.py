@@ -21,7 +21,8 @@ class Account:
         name: as Windows shows it, DOMAIN\\user.
         password: without colons.
         principal: its name for Kerberos, and the other way of writing it: user@DOMAIN.
-        remote: whether it is in a group that may log in over WinRM.
+        remote: whether it may use WinRM's own shell. Administrators may; Remote Management Users may use
+            PowerShell's, and this one only once the service's RootSDDL says so (winrm configSDDL default).
         certificate: SHA-256 in hexadecimal digits of the client's certificate that is mapped to it.
     """
 

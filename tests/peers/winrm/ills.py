@@ -23,7 +23,7 @@ class Ill(Enum):
     ELSEWHERE = "HTTP sends the client to another server"
     BUSY = "HTTP says that the service is not available"
     TIMED_OUT = "the operation takes longer than the client has said"
-    BUSY_SHELL = "the user has as many operations going on as there may be"
+    BUSY_SHELL = "the user has had as many operations as there may be"
     GONE = "the shell has been idle for too long and is not there any more"
     DENIED = "the user may not log in remotely"
     HANG = "the command never ends"

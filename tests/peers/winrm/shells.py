@@ -52,11 +52,16 @@ class Command:
 
 @dataclass
 class Shell:
-    """One shell; only its owner sees it."""
+    """One shell; only its owner sees it.
+
+    Attributes:
+        started: how many commands were started in it. Windows counts those that have ended, too.
+    """
 
     owner: str
     codepage: str
     commands: dict[str, Command] = field(default_factory=dict)
+    started: int = 0
 
 
 class Shells:
@@ -69,7 +74,7 @@ class Shells:
         signals: the ids of commands that were told to end, and whether they had ended already.
         failures: what the program has raised, which no Windows program can.
         most: how many shells one user may have.
-        most_commands: how many commands may be going on in one.
+        most_operations: how many commands one user may start in the shells that are open.
         largest: how many bytes a request may have.
     """
 
@@ -80,7 +85,7 @@ class Shells:
         self.signals: list[tuple[str, bool]] = []
         self.failures: list[BaseException] = []
         self.most = 30
-        self.most_commands = 25
+        self.most_operations = 1500
         self.largest = 500 * 1024
         self._ills = ills
         self._lock = threading.RLock()
@@ -139,10 +144,11 @@ class Shells:
         if not direct and SPOKEN_TO_CMD.search(line):
             self.failures.append(AssertionError(f"cmd.exe reads more into it than words: {line[:200]}"))
         with self._lock:
-            if sum(not one.outcome.done() for one in shell.commands.values()) >= self.most_commands:
+            if sum(one.started for one in self.open.values() if one.owner == user) >= self.most_operations:
                 raise Refused(soap.TOO_MANY_OPERATIONS)
             name = (request.attribute("rsp:CommandLine", "CommandId") or str(uuid.uuid4())).upper()
             shell.commands[name] = command
+            shell.started += 1
         ill = self._ills.take("Command", (Ill.HANG, Ill.FLOOD, Ill.PROGRESS))
         command.floods = ill is Ill.FLOOD
         if refused is not None:

@@ -20,6 +20,7 @@ NAMES = {
     "x": "http://schemas.xmlsoap.org/ws/2004/09/transfer",
     "f": "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault",
 }
+WMI_ERROR = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/MSFT_WmiError"
 OPERATIONS = {
     f"{NAMES['x']}/Create": "Create",
     f"{NAMES['x']}/Delete": "Delete",
@@ -44,6 +45,8 @@ class Fault:
         text: in English.
         translated: as a German Windows says it.
         sender: whether it is the client's doing.
+        reason: what SOAP's own part says; empty: the same as the text.
+        of_wmi: whether the details are WMI's, as those of some quotas are.
     """
 
     subcode: str
@@ -51,6 +54,8 @@ class Fault:
     text: str
     translated: str = ""
     sender: bool = False
+    reason: str = ""
+    of_wmi: bool = False
 
 
 class Refused(Exception):
@@ -69,6 +74,10 @@ TIMED_OUT = Fault(
     "Der WS-Verwaltungsdienst kann den Vorgang nicht innerhalb der in OperationTimeout angegebenen Zeit "
     "abschließen. ",
 )
+SELECTORS = (
+    "The WS-Management service cannot process the request because the request contained invalid selectors "
+    "for the resource. "
+)
 NO_SHELL = Fault(
     "InvalidSelectors",
     2150858843,
@@ -76,37 +85,42 @@ NO_SHELL = Fault(
     "Die Anforderung für die Windows-Remoteshell ist fehlgeschlagen, da die Shell auf dem Server nicht "
     "gefunden wurde. ",
     sender=True,
+    reason=SELECTORS,
 )
 NO_COMMAND = Fault(
     "InvalidSelectors",
-    2150858844,
+    2150858843,
     "The Windows Remote Shell received a request to perform an operation on a command identifier that does "
-    "not exist. ",
+    "not exist. Either the command has completed execution or the client specified an invalid command "
+    "identifier. ",
     "Die Windows-Remoteshell hat eine Anforderung für einen nicht vorhandenen Befehl erhalten. ",
     sender=True,
+    reason=SELECTORS,
 )
 TOO_MANY_SHELLS = Fault(
     "QuotaLimit",
     2150859173,
-    "The WS-Management service cannot process the request. The maximum number of concurrent shells for this "
-    "user has been exceeded. Close existing shells or raise the quota for this user. ",
+    "The WS-Management service cannot process the request. This user is allowed a maximum number of 30 "
+    "concurrent shells, which has been exceeded. Close existing shells or raise the quota for this user. ",
     "Der WS-Verwaltungsdienst kann die Anforderung nicht verarbeiten. Die maximale Anzahl gleichzeitiger "
     "Shells für diesen Benutzer wurde überschritten. ",
 )
 TOO_MANY_OPERATIONS = Fault(
-    "QuotaLimit",
+    "InternalError",
     2150859174,
-    "The WS-Management service cannot process the request. The maximum number of concurrent operations for "
-    "this user has been exceeded. Close existing operations for this user, or raise the quota. ",
+    "The WS-Management service cannot process the request. This user is allowed a maximum number of 1500 "
+    "concurrent operations, which has been exceeded. Close existing operations for this user, or raise the "
+    "quota for this user. ",
     "Der WS-Verwaltungsdienst kann die Anforderung nicht verarbeiten. Die maximale Anzahl gleichzeitiger "
     "Vorgänge für diesen Benutzer wurde überschritten. ",
+    of_wmi=True,
 )
 TOO_LARGE = Fault(
     "EncodingLimit",
-    2150858801,
-    "The WS-Management service cannot process the request. The request exceeded the maximum envelope size. ",
-    "Der WS-Verwaltungsdienst kann die Anforderung nicht verarbeiten. Die maximale Umschlaggröße wurde "
-    "überschritten. ",
+    2150858805,
+    "The WS-Management service cannot process the request because the encoding of the request exceeds an "
+    "internal encoding limit. Reconfigure the client to send messages which fit the encoding limits of the "
+    "service. ",
     sender=True,
 )
 NO_PROGRAM = Fault(
@@ -213,11 +227,23 @@ def refusal(fault: Fault, message: str, *, german: bool = False) -> bytes:
     body = (
         f"<s:Fault><s:Code><s:Value>s:{'Sender' if fault.sender else 'Receiver'}</s:Value>"
         f"<s:Subcode><s:Value>w:{fault.subcode}</s:Value></s:Subcode></s:Code>"
-        f'<s:Reason><s:Text xml:lang="{language}">{text}</s:Text></s:Reason>'
-        f'<s:Detail><f:WSManFault Code="{fault.code}" Machine="hyperv1">'
-        f"<f:Message>{text}</f:Message></f:WSManFault></s:Detail></s:Fault>"
+        f'<s:Reason><s:Text xml:lang="{language}">{escape(fault.reason) or text}</s:Text></s:Reason>'
+        f"<s:Detail>{_wmi_error(fault, text) if fault.of_wmi else _wsman_fault(fault, text)}</s:Detail></s:Fault>"
     )
     return _envelope("http://schemas.dmtf.org/wbem/wsman/1/wsman/fault", message, body)
+
+
+def _wsman_fault(fault: Fault, text: str) -> str:
+    return f'<f:WSManFault Code="{fault.code}" Machine="hyperv1"><f:Message>{text}</f:Message></f:WSManFault>'
+
+
+def _wmi_error(fault: Fault, text: str) -> str:
+    return (
+        f'<p:MSFT_WmiError xmlns:p="{WMI_ERROR}"><p:CIMStatusCode>27</p:CIMStatusCode>'
+        f"<p:Message>{text}</p:Message><p:MessageID>HRESULT 0x{fault.code:x}</p:MessageID>"
+        f"<p:error_Category>30</p:error_Category><p:error_Code>{fault.code}</p:error_Code>"
+        "<p:error_Type>HRESULT</p:error_Type></p:MSFT_WmiError>"
+    )
 
 
 def _envelope(action: str, relates_to: str, body: str) -> bytes:
