@@ -224,11 +224,12 @@ def refusal(fault: Fault, message: str, *, german: bool = False) -> bytes:
     """
     text = escape(fault.translated if german and fault.translated else fault.text)
     language = "de-DE" if german else "en-US"
+    detail = _wmi_error(fault, text) if fault.of_wmi else _wsman_fault(fault, text)
     body = (
         f"<s:Fault><s:Code><s:Value>s:{'Sender' if fault.sender else 'Receiver'}</s:Value>"
         f"<s:Subcode><s:Value>w:{fault.subcode}</s:Value></s:Subcode></s:Code>"
         f'<s:Reason><s:Text xml:lang="{language}">{escape(fault.reason) or text}</s:Text></s:Reason>'
-        f"<s:Detail>{_wmi_error(fault, text) if fault.of_wmi else _wsman_fault(fault, text)}</s:Detail></s:Fault>"
+        f"<s:Detail>{detail}</s:Detail></s:Fault>"
     )
     return _envelope("http://schemas.dmtf.org/wbem/wsman/1/wsman/fault", message, body)
 
