@@ -66,7 +66,8 @@ class Accounts:
         for one in self.accounts:
             domain, _, user = one.name.rpartition("\\")
             lines += [f"{where}:{who}:{one.password}" for where, who in ((domain, user), ("", user))]
-            lines.append(f":{one.principal}:{one.password}")
+            if one.principal:
+                lines.append(f":{one.principal}:{one.password}")
         with _ENVIRONMENT:
             self._file.touch(mode=0o600)
             self._file.write_text("\n".join(lines))
