@@ -148,6 +148,9 @@ def _headline(report: Report) -> str:
         return "not proven: see what is unknown below"
     if proof is not None and proof.verdict == "works":
         where = "on this machine" if proof.channel == "local" else f"in the guest (by {proof.channel})"
+        seen = int(proof.numbers.get("kvm_users", 0))
+        if proof.numbers.keys() == {"kvm_users"}:  # it was asked, and no code was run
+            return f"saw {seen} VM{'s' if seen > 1 else ''} run {where}"
         return f"ran guest code {where}{_figures(proof.numbers)}"
     if report.summary:
         return printable(report.summary)

@@ -61,6 +61,7 @@ REPORTS = {
     "a setting that was not there": of(
         "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), run=RUN, goal=None
     ),
+    "asked": of(f"{PROOF} pass", proof=proven(channel="powershell-direct", kvm_users=2)),
     "nothing found": of(),
     "cluster": of(
         "cluster-api pass", "cluster-pod-kata pass", goal=None, summary="kata-qemu runs on 3 nodes"
@@ -137,6 +138,7 @@ def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
     ("name", "words"),
     [
         ("proven", "ran guest code in the guest (by ssh): 0.0 µs an exit, 400.0 M loops/s"),
+        ("asked", "PASS  saw 2 VMs run in the guest (by powershell-direct)"),
         ("failed", "first broken link: host-nested"),
         ("unknown", "not proven"),
         ("not proven", "not proven"),
