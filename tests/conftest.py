@@ -14,6 +14,7 @@ from tests.lab.kdc import Kdc
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers import kubelet_run
+from tests.peers.hyperv_rig import HyperVLab
 from tests.peers.kubelet import Cluster, Kubelets
 from tests.peers.vsphere import VSphere
 from tests.peers.winrm.pki import Certificates
@@ -127,6 +128,18 @@ def certificates() -> Iterator[Certificates]:
     """What a Windows host shows over HTTPS, and what somebody can log in to it with."""
     with Certificates() as made:
         yield made
+
+
+@pytest.fixture
+def hyperv_lab(certificates: Certificates) -> Iterator[HyperVLab]:
+    """A Hyper-V host of its own for each test: ``.host`` is its state, ``.endpoint`` its WinRM service.
+
+    A test with a script that this PowerShell does not know, that leaves a shell open or does what nobody should
+    do to a host, fails at its end; one that means to takes it out of ``.host.wrongs``.
+    """
+    with HyperVLab(certificates) as lab:
+        yield lab
+        assert lab.wrongs() == []
 
 
 @pytest.fixture(scope="session")

@@ -169,6 +169,7 @@ def cast(name: TypeName, value: Any) -> Any:
     if short in CASTS:
         return CASTS[short](value)
     enum = next((full for full in ENUMS if full.lower().removeprefix("system.") == short), None)
+    enum = enum or next((full for full in ENUMS if full.lower().rpartition(".")[2] == short), None)
     if enum:
         return enumeration(enum, value)
     raise NotKnown(f"a cast to [{name.name}]")

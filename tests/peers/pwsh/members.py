@@ -116,6 +116,7 @@ def _kind(owner: Any) -> str:
         "System.TimeSpan": "timespan",
         "System.Guid": "guid",
         "System.RuntimeType": "type",
+        "System.Security.SecureString": "secure",
     }.get(type_of(owner), "number")
 
 
@@ -139,9 +140,7 @@ _READERS: dict[tuple[str, str], Callable[[Any], Any]] = {
 
 def put(owner: Any, name: str, new: Any) -> None:
     """owner.name = new."""
-    if isinstance(owner, Hashtable):
-        owner[name] = new
-    elif isinstance(owner, PsObject) and name in owner:
+    if isinstance(owner, Hashtable) or (isinstance(owner, PsObject) and name in owner):
         owner[name] = new
     elif isinstance(owner, Net) and name in owner.properties:
         setter = getattr(owner, f"set_{name.lower()}", None)
@@ -166,6 +165,9 @@ def call(owner: Any, name: str, arguments: list[Any]) -> Any:
         return text(owner)
     if wanted == "equals":
         return equal(owner, arguments[0], ignore_case=False)
+    if isinstance(owner, Secure) and wanted == "appendchar":
+        owner.value += text(arguments[0])
+        return NOTHING
     if isinstance(owner, Properties):
         raise NotKnown(f"the method {name} of PSObject.Properties")
     if isinstance(owner, CaseDict):
@@ -296,6 +298,7 @@ _STRING: dict[str, Callable[..., Any]] = {
 }
 _OTHER: dict[str, Callable[..., Any]] = {
     "tostring": _guid_text,
+    "addminutes": lambda owner, minutes: owner + timedelta(minutes=minutes),
     "adddays": lambda owner, days: owner + timedelta(days=days),
     "addseconds": lambda owner, seconds: owner + timedelta(seconds=seconds),
     "addmilliseconds": lambda owner, figure: owner + timedelta(milliseconds=figure),

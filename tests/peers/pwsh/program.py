@@ -58,6 +58,8 @@ class PowerShell:
             return Result(b"", b"'powershell' is asked for what it does not know", 1)
         self.scripts.append(source)
         engine = Engine(CMDLETS, self.machine, invocation.stdin, self.environment)
+        # powershell.exe itself reads a redirected standard input, line by line
+        engine.globals.here["input"] = invocation.stdin.decode("utf-8", "replace").splitlines()
         code = 0
         try:
             for value in engine.run(source):

@@ -9,7 +9,7 @@ from tests.peers.pwsh.values import ErrorRecord, NetException
 RUNTIME = "System.Management.Automation.RuntimeException"
 
 
-class Raised(Exception):  # noqa: N818 - that is what it is in PowerShell
+class Raised(Exception):
     """A terminating error."""
 
     def __init__(self, record: ErrorRecord) -> None:
@@ -17,7 +17,7 @@ class Raised(Exception):  # noqa: N818 - that is what it is in PowerShell
         self.record = record
 
 
-class Leave(Exception):  # noqa: N818 - no error
+class Leave(Exception):
     """return, break and continue."""
 
 

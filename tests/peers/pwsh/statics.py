@@ -178,10 +178,6 @@ METHODS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class SecureMaker(Secure):
-    """A SecureString that is being filled."""
-
-
 def new(engine: Engine, owner: TypeName, arguments: list[Any]) -> Any:
     """[type]::new(arguments), and New-Object."""
     kind = owner.short
@@ -197,6 +193,8 @@ def new(engine: Engine, owner: TypeName, arguments: list[Any]) -> Any:
         return _credential(arguments)
     if kind in ("management.automation.errorrecord",):
         return _record(arguments)
+    if kind == "security.securestring":
+        return Secure("")
     if kind == "version":
         return cast(owner, text(arguments[0]) if len(arguments) == 1 else ".".join(map(text, arguments)))
     if kind == "timespan":

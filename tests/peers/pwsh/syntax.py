@@ -23,7 +23,7 @@ ESCAPES = {
 }
 
 
-class BadSyntax(Exception):  # noqa: N818 - a ParserError in PowerShell
+class BadSyntax(Exception):
     """A script cannot be parsed; says where."""
 
 

@@ -1,0 +1,123 @@
+"""Get-VM and what else only reads."""
+
+from __future__ import annotations
+
+from tests.peers.hyperv.model import Host
+from tests.peers.hyperv.words import Live, adapter_object, chosen, enum, gone, hyperv, vm_object
+from tests.peers.pwsh.cmdlet import Call
+from tests.peers.pwsh.convert import version
+from tests.peers.pwsh.values import Net
+
+NAMES = {
+    "9F8233AC-BE49-4C79-8EE3-E7E1985B2077": "Herunterfahren",
+    "2A34B1C2-FD73-4043-8A5B-DD2159BC743F": "Austausch von Schlüsselwertepaaren",
+    "84EAAE65-2F2E-45F5-9BB5-0E857DC8EB47": "Takt",
+    "5CED1297-4598-4915-A5FC-AD21BB4D02A4": "VSS",
+}
+"""The services' names are in the host's language, which is not the reader's."""
+
+
+@hyperv("Get-VM [[-Name] <string[]|>]", "Get-VM [[-Id] <guid|>]")
+def _get_vm(call: Call, host: Host) -> None:
+    if call["Id"] is None:
+        call.out += [vm_object(host, machine) for machine in chosen(call, host)]
+        return
+    machine = host.find(call["Id"])
+    if machine is None:
+        raise gone(call["Id"])
+    call.out.append(vm_object(host, machine))
+
+
+@hyperv("Get-VMProcessor [-VMName] <string[]>", "Get-VMProcessor [-VM] <VirtualMachine[]|>")
+def _get_processor(call: Call, host: Host) -> None:
+    from tests.peers.hyperv.model import FIRST_BUILD
+
+    for machine in chosen(call, host):
+
+        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
+            known = {"ExposeVirtualizationExtensions": machine.expose} if host.build >= FIRST_BUILD else {}
+            return {"Count": machine.processors, "VMId": machine.id, "VMName": machine.name, **known}
+
+        call.out.append(Live("VMProcessor", shown, machine))
+
+
+@hyperv("Get-VMMemory [-VMName] <string[]>", "Get-VMMemory [-VM] <VirtualMachine[]|>")
+def _get_memory(call: Call, host: Host) -> None:
+    for machine in chosen(call, host):
+
+        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
+            return {
+                "DynamicMemoryEnabled": machine.dynamic,
+                "Minimum": machine.minimum,
+                "Startup": machine.startup,
+                "Maximum": machine.maximum,
+                "VMId": machine.id,
+            }
+
+        call.out.append(Live("VMMemory", shown, machine))
+
+
+@hyperv("Get-VMSecurity [-VMName] <string[]>", "Get-VMSecurity [-VM] <VirtualMachine[]|>")
+def _get_security(call: Call, host: Host) -> None:
+    for machine in chosen(call, host):
+
+        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
+            return {
+                "VirtualizationBasedSecurityOptOut": machine.opt_out,
+                "TpmEnabled": False,
+                "Shielded": False,
+            }
+
+        call.out.append(Live("VMSecurity", shown, machine))
+
+
+@hyperv(
+    "Get-VMNetworkAdapter [-VMName] <string[]> [[-Name] <string>]",
+    "Get-VMNetworkAdapter [-VM] <VirtualMachine[]|> [-Name <string>]",
+)
+def _get_adapter(call: Call, host: Host) -> None:
+    for machine in chosen(call, host):
+        call.out += [adapter_object(machine, adapter) for adapter in machine.adapters]
+
+
+@hyperv(
+    "Get-VMIntegrationService [-VMName] <string[]> [[-Name] <string[]>]",
+    "Get-VMIntegrationService [-VM] <VirtualMachine[]|> [-Name <string[]>]",
+)
+def _get_services(call: Call, host: Host) -> None:
+    for machine in chosen(call, host):
+        for identity, enabled in machine.services.items():
+            status = "Ok" if machine.answers else "NoContact"
+            about = {
+                "Id": f"Microsoft:{str(machine.id).upper()}\\{identity}",
+                "Name": NAMES[identity],
+                "Enabled": enabled,
+                "PrimaryOperationalStatus": enum("VMIntegrationComponentOperationalStatus", status),
+                "PrimaryStatusDescription": "In Ordnung" if machine.answers else "Kein Kontakt",
+            }
+            call.out.append(Net("Microsoft.HyperV.PowerShell.VMIntegrationComponent", about))
+
+
+@hyperv(
+    "Get-VMSnapshot [-VMName] <string[]> [[-Name] <string[]>]",
+    "Get-VMSnapshot [-VM] <VirtualMachine[]|> [-Name <string[]>]",
+)
+def _get_checkpoints(call: Call, host: Host) -> None:
+    for machine in chosen(call, host):
+        call.out += [
+            Net("Microsoft.HyperV.PowerShell.VMSnapshot", {"Name": name, "VMId": machine.id})
+            for name in machine.checkpoints
+        ]
+
+
+@hyperv("Get-VMHostSupportedVersion [-Default]")
+def _versions(call: Call, host: Host) -> None:
+    for dotted in ("8.0", "9.0", host.version):
+        if dotted == host.version or not call["Default"]:
+            about = {"Name": "Windows", "Version": version(dotted), "IsDefault": dotted == host.version}
+            call.out.append(Net("Microsoft.HyperV.PowerShell.VMHostSupportedVersion", about))
+
+
+@hyperv("Get-VMHost")
+def _host(call: Call, host: Host) -> None:
+    call.out.append(Net("Microsoft.HyperV.PowerShell.VMHost", {"Name": host.name, "ComputerName": host.name}))
