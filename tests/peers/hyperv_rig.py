@@ -46,11 +46,10 @@ class HyperVLab(Closing):
             self.host.denied = was
 
     def wrongs(self) -> list[str]:
-        """What should not have come to pass: each is a mistake of a script's, or a shell left open."""
-        shells = [f"the shell {shell} was left open" for shell in self.endpoint.open]
+        """What should not have come to pass: each is a mistake of a script's."""
         jobs = ["a job was left behind"] * len(self.host.jobs)
         raised = [repr(failure) for failure in self.endpoint.failures]
-        return [*self.shell.unknown, *raised, *self.host.wrongs, *shells, *jobs]
+        return [*self.shell.unknown, *raised, *self.host.wrongs, *jobs]
 
     def close(self) -> None:
         """Listen no more."""
