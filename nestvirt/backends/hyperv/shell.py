@@ -24,7 +24,7 @@ from nestvirt.backends.hyperv.address import Address
 from nestvirt.backends.hyperv.auth import Login, Trust
 from nestvirt.backends.hyperv.scripts import PROGRAM, Invocation
 from nestvirt.backends.hyperv.wire import Lost, Refused, Wire
-from nestvirt.backends.hyperv.words import Words
+from nestvirt.backends.hyperv.words import GONE, QuotaReached, Words
 from nestvirt.errors import Error
 
 T = TypeVar("T")
@@ -48,8 +48,6 @@ OUTPUT = 16 * 2**20
 
 UTF8 = 65001
 _CHUNK = 65536
-_GONE = 2150858843
-"""ERROR_WSMAN_INVALID_SELECTORS: the host does not know the shell (any more)."""
 
 MALFORMED = (
     ET.ParseError,
@@ -83,8 +81,17 @@ def _not_let_in() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-class _Vanished(Exception):
-    """The host does not know the shell any more; nothing was begun."""
+class _NotBegun(Exception):
+    """The host did nothing of what was asked; in another shell it may.
+
+    Args:
+        told: what it comes to where that is of no use, either.
+        gone: whether the shell is.
+    """
+
+    def __init__(self, told: Error, *, gone: bool) -> None:
+        super().__init__(told.message)
+        self.told, self.gone = told, gone
 
 
 class Shell:
@@ -140,9 +147,12 @@ class Shell:
             self._terminate(ANSWER)
         try:
             command = self._begin(invocation, until)
-        except _Vanished:
-            self._id = None
-            command = self._begin(invocation, until)
+        except _NotBegun as error:
+            self._leave(gone=error.gone)
+            try:
+                command = self._begin(invocation, until)
+            except _NotBegun as again:
+                raise again.told from again
         self._running = command
         if invocation.stdin is not None:
             self._feed(command, invocation.stdin, until)
@@ -152,14 +162,18 @@ class Shell:
 
     def close(self) -> None:
         """End what still runs, and close the shell; not beyond its deadline."""
-        with contextlib.suppress(Error, _Vanished):
+        with contextlib.suppress(Error):
             if self._running is not None and not self._denied:
                 self._terminate(CLOSING)
-        with contextlib.suppress(Error, _Vanished):
-            shell, self._id = self._id, None
-            if shell is not None and not self._denied:
-                self._sent("Delete", CLOSING, lambda: self._protocol.close_shell(shell, close_session=False))
+        self._leave(gone=self._denied)
         self._wire.close_session()
+
+    def _leave(self, *, gone: bool) -> None:
+        """Close the shell, where it is not gone by itself; it is not used any more."""
+        shell, self._id = self._id, None
+        if shell is not None and not gone:
+            with contextlib.suppress(Error, _NotBegun):
+                self._sent("Delete", CLOSING, lambda: self._protocol.close_shell(shell, close_session=False))
 
     def _begin(self, invocation: Invocation, until: float) -> str:
         self.open(_left(until))
@@ -214,7 +228,7 @@ class Shell:
             NoAnswer: that is not known.
         """
         shell, command = self._id or "", self._running or ""
-        with contextlib.suppress(_Vanished, WinRMOperationTimeoutError):
+        with contextlib.suppress(_NotBegun, WinRMOperationTimeoutError):
             self._sent("Signal", seconds, lambda: self._protocol.cleanup_command(shell, command))
         self._running = None
 
@@ -237,11 +251,12 @@ class Shell:
         try:
             return do()
         except WSManFaultError as error:
-            if error.wsman_fault_code == _GONE and action != "Create":
-                if action in ("Send", "Receive"):
-                    raise words.vanished(error) from error
-                raise _Vanished from error
-            raise words.fault(action, error) from error
+            told, gone = words.fault(action, error), error.wsman_fault_code == GONE
+            # What counts as going on in a shell counts until it is closed.
+            full = action == "Command" and isinstance(told, QuotaReached)
+            if full or (gone and action not in ("Create", "Send", "Receive")):
+                raise _NotBegun(told, gone=gone) from error
+            raise told from error
         except WinRMOperationTimeoutError as error:
             if action in ("Receive", "Signal"):
                 raise

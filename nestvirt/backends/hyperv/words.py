@@ -23,6 +23,10 @@ from nestvirt.printable import printable
 BEGUN = ("Command", "Send", "Receive")
 """After these it is not known whether the script has run."""
 
+GONE = 2150858843
+"""ERROR_WSMAN_INVALID_SELECTORS: the host does not know the shell, or the command in it, (any more)."""
+
+_QUOTAS = range(0x803381A4, 0x803381A9)
 _ACCESS_DENIED = 5
 _LISTENS = (
     "see that WinRM listens there: winrm enumerate winrm/config/listener; and that no firewall stands between"
@@ -40,6 +44,10 @@ _KERBEROS: Mapping[int, str] = {
 }
 
 
+class QuotaReached(ConnectionFailed):
+    """The user has as many shells, or operations, on the host as it lets a user have."""
+
+
 class Words:
     """The words for one host.
 
@@ -55,31 +63,29 @@ class Words:
     def fault(self, action: str, error: WSManFaultError) -> Error:
         """The host answered with a SOAP fault: what was asked was not begun."""
         name = (error.fault_subcode or "").rpartition(":")[2]
-        evidence = printable(f"{action}: {name} {error.wsman_fault_code or ''}: {error.reason}", 600)
-        if error.wsman_fault_code == _ACCESS_DENIED or name == "AccessDenied":
+        code = error.wsman_fault_code or error.wmierror_code  # of some quotas
+        evidence = printable(f"{action}: {name} {code or ''}: {error.reason}", 600)
+        if code == _ACCESS_DENIED or name == "AccessDenied":
             return AccessDenied(
                 f"{self._address} does not let {self._login.who} use WinRM",
                 evidence=evidence,
-                cure="make the user a member of the host's groups Remote Management Users and Hyper-V "
-                "Administrators; for a local administrator see LocalAccountTokenFilterPolicy",
+                cure="WinRM's shell lets in administrators alone, unless its RootSDDL says more: let this "
+                "user read and execute there (winrm configSDDL default), and add it to Hyper-V "
+                "Administrators; a local administrator needs LocalAccountTokenFilterPolicy=1",
             )
-        if name == "QuotaLimit":
-            return ConnectionFailed(
+        if code in _QUOTAS or name == "QuotaLimit":
+            return QuotaReached(
                 f"{self._address} has reached a quota of WinRM",
                 evidence=evidence,
                 cure="close what holds shells there (Get-WSManInstance -ResourceURI shell -Enumerate), or "
                 "raise the quota: winrm get winrm/config/winrs",
             )
+        if code == GONE and action in ("Send", "Receive"):
+            return NoAnswer(
+                f"{self._address} has closed the shell while a script ran", evidence=evidence, cure=_AGAIN
+            )
         kind = NoAnswer if action in ("Send", "Receive") else ConnectionFailed
         return kind(f"WinRM on {self._address} refused: {action}", evidence=evidence, cure=_AGAIN)
-
-    def vanished(self, error: WSManFaultError) -> NoAnswer:
-        """The shell went away while a script ran in it."""
-        return NoAnswer(
-            f"{self._address} has closed the shell while a script ran",
-            evidence=printable(error.reason, 300),
-            cure=_AGAIN,
-        )
 
     def late(self) -> NoAnswer:
         """The deadline has passed; the script was told to end."""
