@@ -65,7 +65,8 @@ class Guest:
         slow: seconds until it has shut down.
         listens: the service that PowerShell Direct speaks to runs.
         hangs: it takes the connection, and says nothing.
-        role: Hyper-V is installed in it, and its VM is started with it.
+        role: Hyper-V is installed in it.
+        inner: the VM inside runs, wherever its hypervisor does; else nobody has started it.
         other: a part of its answers that a test replaces; see windows.py.
     """
 
@@ -79,6 +80,7 @@ class Guest:
     listens: bool = True
     hangs: bool = False
     role: bool = True
+    inner: bool = True
     vbs: int = 0
     answer: str | None = None
     other: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,11 @@ class Inside:
         """Whether its own hypervisor runs."""
         return self.machine.received and self.guest.role
 
+    @property
+    def runs(self) -> bool:
+        """Whether the VM inside does."""
+        return self.own and self.guest.inner
+
     def has_module(self, name: str) -> bool:
         return name.lower() == "hyper-v" and self.guest.role
 
@@ -87,7 +92,7 @@ class Inside:
         inner = {"Name": "11111111-2222-3333-4444-555555555555", "ElementName": "inner"}
         running = {"EnabledState": 2, "ProcessID": WORKER, "OnTimeInMilliseconds": 60_000}
         stopped = {"EnabledState": 3, "ProcessID": None, "OnTimeInMilliseconds": 0}
-        return [itself, {**inner, **(running if self.own else stopped)}]
+        return [itself, {**inner, **(running if self.runs else stopped)}]
 
     def events(self) -> list[Net]:
         """What its own hypervisor has written since it booted."""
