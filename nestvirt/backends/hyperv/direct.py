@@ -110,17 +110,17 @@ def vm_agent(power: Power, heartbeat: str, system: System | None, user: str) -> 
 def way_in(
     session: Session, guid: str, system: System | None, settings: Mapping[str, str]
 ) -> PowerShellDirect | None:
-    """The way into a guest; None where it is not known to be Windows' way, or nobody gave a user.
+    """The way into a guest; None where it is not Windows', or nobody gave a user and password.
 
     Args:
         guid: the VM's own, without its host.
         system: of the guest; None where that is not known.
         settings: with ``guest_username`` and ``guest_password``.
     """
-    user = settings.get("guest_username", "")
-    if not user or (system is not None and not system.windows):
+    user, password = settings.get("guest_username"), settings.get("guest_password")
+    if not user or not password or (system is not None and not system.windows):
         return None
-    return PowerShellDirect(session, guid, user, settings.get("guest_password", ""))
+    return PowerShellDirect(session, guid, user, password)
 
 
 class PowerShellDirect:

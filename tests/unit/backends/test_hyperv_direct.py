@@ -150,6 +150,7 @@ def test_cures_name_what_to_set() -> None:
 def test_way_in_is_for_windows_and_for_who_names_a_user() -> None:
     host, user = Host(), {"guest_username": "admin", "guest_password": SECRET}
     assert way_in(host, GUID, WINDOWS, {}) is None
+    assert way_in(host, GUID, WINDOWS, {"guest_username": "admin"}) is None
     assert way_in(host, GUID, LINUX, user) is None
     for system in (WINDOWS, None):
         found = way_in(host, GUID, system, user)
