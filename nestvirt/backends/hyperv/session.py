@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nestvirt.backends.hyperv import answers, scripts
 from nestvirt.backends.hyperv.address import Address
-from nestvirt.errors import ConnectionFailed, MissingExtra
+from nestvirt.errors import ConnectionFailed, Error, MissingExtra
 
 if TYPE_CHECKING:
     from nestvirt.backends.hyperv.shell import Shell
@@ -32,13 +32,17 @@ class HyperVSession:
         self._shell: Shell | None = _shell(self.address, settings)
 
     def open(self) -> None:
-        """Log in, and open the shell. ``run`` does so by itself; this is to know early.
+        """Log in, and open the shell, or close the session. ``run`` does so by itself; this is to know early.
 
         Raises:
             AccessDenied: the credentials, or the user, were refused.
             ConnectionFailed: nobody answers, or is not trusted.
         """
-        self._open_shell("open").open()
+        try:
+            self._open_shell("open").open()
+        except Error:
+            self.close()
+            raise
 
     def run(
         self,
