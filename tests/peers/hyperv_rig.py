@@ -93,7 +93,7 @@ class HyperVRig:
         """See Rig; also with any of Machine's fields, and with Guest's as ``guest_…``."""
         self._made += 1
         guest = {key: switches.pop(key) for key in list(switches) if key.startswith("guest_")}
-        name = switches.pop("name", f"vm-{self._made:02d}")
+        name = str(switches.pop("name", f"vm-{self._made:02d}"))
         machine = Machine(name, expose=nested, notes=f"root: {self.secret}", **switches)
         for key, value in guest.items():
             setattr(machine.guest, key.removeprefix("guest_"), value)

@@ -1,4 +1,4 @@
-"""A Hyper-V host as its cmdlets show it, for the tests' own PowerShell. Its state is plain data: the oracle."""
+"""A Hyper-V host as its cmdlets show it to the tests' own PowerShell. Its state is plain data: the oracle."""
 
 from tests.peers.hyperv import cim, cluster, hostcmds, memory, power, settings, vms, windows
 from tests.peers.hyperv.model import Adapter, Guest, Host, Machine

@@ -59,15 +59,15 @@ def _get(call: Call) -> None:
     host.tick()
     if not host.cluster:
         words = "The cluster service is not running. Make sure that the service is running on all nodes."
-        raise call.refuse(_failed("GetClusterGroupCommand", "ClusterGetCluster", words, "ConnectionError"))
+        raise call.refuse(
+            _failed("GetGroupCommand", "ClusterEndpointNotRegistered", words, "ConnectionError")
+        )
     found = _groups(host)
     if call["VMId"] is not None:
         found = [each for each in found if each.machine is not None and each.machine.id == call["VMId"]]
         if not found:
             words = f"Failed to retrieve the cluster group of virtual machine '{call['VMId']}'."
-            raise call.refuse(
-                _failed("GetClusterGroupCommand", "ClusterObjectNotFound", words, "ObjectNotFound")
-            )
+            raise call.refuse(_failed("GetGroupCommand", "ClusterObjectNotFound", words, "ObjectNotFound"))
     call.out += found
 
 
@@ -85,7 +85,7 @@ def _start(call: Call) -> None:
         if call["Wait"] != 0:
             words = f"An error occurred bringing the cluster group '{machine.name}' online."
             raise call.refuse(
-                _failed("StartClusterGroupCommand", "Start-ClusterGroup", words, "NotSpecified")
+                _failed("StartGroupCommand", "Start-ClusterGroup", words, "NotSpecified")
             ) from None
     host.log.append(f"{call.cmdlet.name} {machine.name}")
     call.out.append(Group(host, machine.name, "VirtualMachine", machine.group, host.name, machine))

@@ -15,8 +15,8 @@ PROCESSOR = r"hklm:\hardware\description\system\centralprocessor\0"
 def _item_property(call: Call) -> None:
     host: Host = call.engine.machine
     for path in call["LiteralPath"]:
-        known = {
-            VERSION: {"CurrentBuildNumber": str(host.build), "ProductName": "Windows Server", "UBR": 2402},
+        known: dict[str, str] | None = {
+            VERSION: {"CurrentBuildNumber": str(host.build), "ProductName": "Windows Server"},
             PROCESSOR: {"VendorIdentifier": host.vendor, "ProcessorNameString": "CPU"},
         }.get(path.lower())
         if known is None:

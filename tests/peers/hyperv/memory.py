@@ -6,7 +6,10 @@ from tests.peers.hyperv.model import DEFAULT_MAXIMUM, DEFAULT_MINIMUM, Host, Mac
 from tests.peers.hyperv.words import each_of, hyperv
 from tests.peers.pwsh.cmdlet import Call
 
-PARAMETERS = "[-DynamicMemoryEnabled <bool>] [-MinimumBytes <long>] [-StartupBytes <long>] [-MaximumBytes <long>] [-Passthru]"
+PARAMETERS = (
+    "[-DynamicMemoryEnabled <bool>] [-MinimumBytes <long>] [-StartupBytes <long>] [-MaximumBytes <long>]"
+    " [-Passthru]"
+)
 
 
 @hyperv(

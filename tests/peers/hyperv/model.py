@@ -28,8 +28,16 @@ AMD_BUILD = 20348
 AMD_CLIENT_BUILD = 22000
 DEFAULT_MINIMUM, DEFAULT_MAXIMUM = 512 * MIB, 1024 * GIB
 
-FAILED_TO_START = "'{name}' failed to start. (Virtual machine ID {id})"
-NO_PLATFORM = "'{name}' could not be started because this platform does not support nested virtualization."
+FAILED_TO_START = "'{name}' failed to start.\r\n\r\n{why}'{name}' failed to start. (Virtual machine ID {id})"
+NO_PLATFORM = (
+    "The virtual machine could not be started because this platform does not support nested virtualization."
+    "\r\n\r\n"
+)
+NOT_MODIFIED = (
+    "Failed to modify {what}.\r\nCannot modify property.\r\n'{name}' failed to modify {what}. "
+    "(Virtual machine ID {id})\r\n{why}"
+)
+"""The product's words are of several lines."""
 
 
 class Refused(Exception):
@@ -134,6 +142,10 @@ class Machine:
         """Whether its integration services do."""
         return self.state == "Running" and self.guest.listens
 
+    def said(self, words: str, **about: str) -> str:
+        """What the product says of it."""
+        return words.format(name=self.name, id=str(self.id).upper(), **about)
+
     def stored(self) -> dict[str, Any]:
         """Its configuration, exactly."""
         passing = {"state", "guest", "received", "rolls_back", "fragile", "broken", "boots", "ends", "group"}
@@ -194,29 +206,28 @@ class Host:
 
     def must_be_off(self, machine: Machine, what: str) -> None:
         if machine.state != "Off":
-            state = machine.state.lower()
-            why = f"Cannot modify the {what} of '{machine.name}' while it is {state}"
-            raise Refused("InvalidState", f"{why}. (Virtual machine ID {str(machine.id).upper()})")
+            why = f"Cannot modify property while the virtual machine is {machine.state.lower()}."
+            raise Refused("InvalidState", machine.said(NOT_MODIFIED, what=what, why=why))
 
     def set_expose(self, machine: Machine, on: bool) -> None:
         """Set-VMProcessor -ExposeVirtualizationExtensions."""
-        self.must_be_off(machine, "processor functionality")
+        what = "device 'Processor'"
+        self.must_be_off(machine, what)
         if on and version_of(machine.version) < (8, 0):
-            words = f"Virtual machine version {machine.version} does not support nested virtualization."
-            raise Refused("NotSupported", words)
+            why = f"Virtual machine version {machine.version} does not support nested virtualization."
+            raise Refused("NotSupported", machine.said(NOT_MODIFIED, what=what, why=why))
         if on and self.build < RELEASED_BUILD and not machine.opt_out:
-            words = "Cannot modify property without enabling VirtualizationBasedSecurityOptOut."
-            raise Refused("InvalidParameter", words)
+            why = "Cannot modify property without enabling VirtualizationBasedSecurityOptOut."
+            raise Refused("NotSupported", machine.said(NOT_MODIFIED, what=what, why=why))
         machine.expose = on
 
     def boot(self, machine: Machine) -> None:
         """From off to running, or not."""
         wants = machine.expose is True
         if wants and not self.nests(machine):
-            raise Refused("OperationFailed", NO_PLATFORM.format(name=machine.name))
+            raise Refused("OperationFailed", machine.said(FAILED_TO_START, why=NO_PLATFORM))
         if machine.broken or (wants and (machine.fragile or (machine.dynamic and not machine.rolls_back))):
-            identity = str(machine.id).upper()
-            raise Refused("OperationFailed", FAILED_TO_START.format(name=machine.name, id=identity))
+            raise Refused("OperationFailed", machine.said(FAILED_TO_START, why=""))
         if wants and machine.dynamic:
             machine.expose = False  # silently
         machine.received = machine.expose is True

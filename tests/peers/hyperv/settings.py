@@ -7,10 +7,13 @@ from tests.peers.hyperv.words import each_of, hyperv
 from tests.peers.pwsh.cmdlet import BINDING, Call
 from tests.peers.pwsh.raising import failure
 
+PROCESSOR = "[-ExposeVirtualizationExtensions <bool>] [-Count <long>] [-Passthru]"
+ADAPTER = "[-MacAddressSpoofing <OnOffState>] [-Passthru]"
+
 
 @hyperv(
-    "Set-VMProcessor [-VMName] <string[]> [-ExposeVirtualizationExtensions <bool>] [-Count <long>] [-Passthru]",
-    "Set-VMProcessor [-VM] <VirtualMachine[]|> [-ExposeVirtualizationExtensions <bool>] [-Count <long>] [-Passthru]",
+    f"Set-VMProcessor [-VMName] <string[]> {PROCESSOR}",
+    f"Set-VMProcessor [-VM] <VirtualMachine[]|> {PROCESSOR}",
 )
 def _set_processor(call: Call, host: Host) -> None:
     expose = call["ExposeVirtualizationExtensions"]
@@ -34,9 +37,9 @@ def _set_security(call: Call, host: Host) -> None:
 
 
 @hyperv(
-    "Set-VMNetworkAdapter [-VMName] <string[]> [-MacAddressSpoofing <OnOffState>] [-Name <string>] [-Passthru]",
-    "Set-VMNetworkAdapter [-VMNetworkAdapter] <VMNetworkAdapter[]|> [-MacAddressSpoofing <OnOffState>] [-Passthru]",
-    "Set-VMNetworkAdapter [-VM] <VirtualMachine[]|> [-MacAddressSpoofing <OnOffState>] [-Name <string>] [-Passthru]",
+    f"Set-VMNetworkAdapter [-VMName] <string[]> [-Name <string>] {ADAPTER}",
+    f"Set-VMNetworkAdapter [-VMNetworkAdapter] <VMNetworkAdapter[]|> {ADAPTER}",
+    f"Set-VMNetworkAdapter [-VM] <VirtualMachine[]|> [-Name <string>] {ADAPTER}",
 )
 def _set_adapter(call: Call, host: Host) -> None:
     if call["VMNetworkAdapter"] is None:

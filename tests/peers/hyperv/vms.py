@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.peers.hyperv.model import Host
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tests.peers.hyperv.model import FIRST_BUILD, Host, Machine
 from tests.peers.hyperv.words import Live, adapter_object, chosen, enum, gone, hyperv, vm_object
 from tests.peers.pwsh.cmdlet import Call
 from tests.peers.pwsh.convert import version
@@ -28,47 +32,38 @@ def _get_vm(call: Call, host: Host) -> None:
     call.out.append(vm_object(host, machine))
 
 
+def _processor(host: Host, machine: Machine) -> dict[str, Any]:
+    known = {"ExposeVirtualizationExtensions": machine.expose} if host.build >= FIRST_BUILD else {}
+    return {"Count": machine.processors, "VMId": machine.id, "VMName": machine.name, **known}
+
+
+def _memory(_host: Host, machine: Machine) -> dict[str, Any]:
+    sizes = {"Minimum": machine.minimum, "Startup": machine.startup, "Maximum": machine.maximum}
+    return {"DynamicMemoryEnabled": machine.dynamic, "VMId": machine.id, **sizes}
+
+
+def _security(_host: Host, machine: Machine) -> dict[str, Any]:
+    return {"VirtualizationBasedSecurityOptOut": machine.opt_out, "TpmEnabled": False, "Shielded": False}
+
+
+def _parts(call: Call, host: Host, kind: str, shown: Callable[[Host, Machine], dict[str, Any]]) -> None:
+    """Write each chosen VM's part of that kind."""
+    call.out += [Live(kind, partial(shown, host, machine), machine) for machine in chosen(call, host)]
+
+
 @hyperv("Get-VMProcessor [-VMName] <string[]>", "Get-VMProcessor [-VM] <VirtualMachine[]|>")
 def _get_processor(call: Call, host: Host) -> None:
-    from tests.peers.hyperv.model import FIRST_BUILD
-
-    for machine in chosen(call, host):
-
-        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
-            known = {"ExposeVirtualizationExtensions": machine.expose} if host.build >= FIRST_BUILD else {}
-            return {"Count": machine.processors, "VMId": machine.id, "VMName": machine.name, **known}
-
-        call.out.append(Live("VMProcessor", shown, machine))
+    _parts(call, host, "VMProcessor", _processor)
 
 
 @hyperv("Get-VMMemory [-VMName] <string[]>", "Get-VMMemory [-VM] <VirtualMachine[]|>")
 def _get_memory(call: Call, host: Host) -> None:
-    for machine in chosen(call, host):
-
-        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
-            return {
-                "DynamicMemoryEnabled": machine.dynamic,
-                "Minimum": machine.minimum,
-                "Startup": machine.startup,
-                "Maximum": machine.maximum,
-                "VMId": machine.id,
-            }
-
-        call.out.append(Live("VMMemory", shown, machine))
+    _parts(call, host, "VMMemory", _memory)
 
 
 @hyperv("Get-VMSecurity [-VMName] <string[]>", "Get-VMSecurity [-VM] <VirtualMachine[]|>")
 def _get_security(call: Call, host: Host) -> None:
-    for machine in chosen(call, host):
-
-        def shown(machine=machine) -> dict[str, object]:  # type: ignore[no-untyped-def]
-            return {
-                "VirtualizationBasedSecurityOptOut": machine.opt_out,
-                "TpmEnabled": False,
-                "Shielded": False,
-            }
-
-        call.out.append(Live("VMSecurity", shown, machine))
+    _parts(call, host, "VMSecurity", _security)
 
 
 @hyperv(

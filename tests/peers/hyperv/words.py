@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from tests.peers.hyperv.model import HEARTBEAT, Adapter, Host, Machine, Refused, version_of
+from tests.peers.hyperv.model import HEARTBEAT, Adapter, Host, Machine, Refused
 from tests.peers.pwsh.cmdlet import Call, cmdlet
 from tests.peers.pwsh.convert import ENUMS
-from tests.peers.pwsh.raising import Raised
+from tests.peers.pwsh.operators import is_wildcard, wildcard
 from tests.peers.pwsh.values import CaseDict, EnumValue, ErrorRecord, Net, NetException
 
 SPACE = "Microsoft.HyperV.PowerShell"
@@ -17,7 +17,7 @@ MODULE = "Hyper-V"
 CATEGORIES = {
     "InvalidParameter": "InvalidArgument",
     "InvalidState": "InvalidOperation",
-    "NotSupported": "NotImplemented",
+    "NotSupported": "InvalidOperation",
     "ObjectNotFound": "ObjectNotFound",
     "AccessDenied": "PermissionDenied",
     "OperationFailed": "NotSpecified",
@@ -43,7 +43,16 @@ STATES = {
     "PausedCritical": 32785,
 }
 REPLICATION = {"None": 0, "Primary": 1, "Replica": 2, "TestReplica": 3, "ExtendedReplica": 4}
-HEARTBEATS = {"Unknown": 0, "Disabled": 1, "NoContact": 2, "Error": 3, "LostCommunication": 4, "OkApplicationsUnknown": 5, "OkApplicationsHealthy": 6, "Paused": 9}  # fmt: skip
+HEARTBEATS = {
+    "Unknown": 0,
+    "Disabled": 1,
+    "NoContact": 2,
+    "Error": 3,
+    "LostCommunication": 4,
+    "OkApplicationsUnknown": 5,
+    "OkApplicationsHealthy": 6,
+    "Paused": 9,
+}
 OPERATIONAL = {"Ok": 2, "NoContact": 12, "LostCommunication": 13, "Disabled": 32896}
 ENUMS[f"{SPACE}.VMState"] = STATES
 ENUMS[f"{SPACE}.OnOffState"] = {"On": 0, "Off": 1}
@@ -173,8 +182,6 @@ def adapter_object(machine: Machine, adapter: Adapter) -> Live:
 
 def chosen(call: Call, host: Host) -> list[Machine]:
     """The VMs that -VM or -VMName means; a name is a pattern, and that is the trap."""
-    from tests.peers.pwsh.operators import is_wildcard, wildcard
-
     if call["VM"] is not None:
         return [each.machine for each in call["VM"]]
     found = []
@@ -182,7 +189,8 @@ def chosen(call: Call, host: Host) -> list[Machine]:
         hits = [each for each in host.machines if wildcard(name, each.name)]
         if not hits and not is_wildcard(name):
             words = f'Hyper-V was unable to find a virtual machine with name "{name}".'
-            call.fail(record(call.cmdlet.name, Refused("InvalidParameter", words), name))
+            missing = "InvalidParameter" if call.cmdlet.name == "Get-VM" else "ObjectNotFound"
+            call.fail(record(call.cmdlet.name, Refused(missing, words), name))
         found += hits
     return found
 
@@ -205,7 +213,3 @@ def each_of(call: Call, host: Host, change: Callable[[Machine], None]) -> None:
         else:
             if call["Passthru"]:
                 call.out.append(vm_object(host, machine))
-
-
-assert Raised
-assert version_of

@@ -5,7 +5,8 @@ names it. It behaves as Windows PowerShell 5.1 where that surprises people, beca
 """
 
 from tests.peers.pwsh.engine import Engine
-from tests.peers.pwsh.program import Invocation, PowerShell, Result
+from tests.peers.pwsh.program import PowerShell
 from tests.peers.pwsh.unknown import NotKnown
+from tests.peers.winrm.command import Invocation, Result
 
 __all__ = ["Engine", "Invocation", "NotKnown", "PowerShell", "Result"]

@@ -186,7 +186,7 @@ def _bound(used: Cmdlet, wanted: ParameterSet, given: Arguments, item: Any, pipe
         elif free and parameter.positional:
             values[parameter.name] = converted(used, parameter, free.pop(0))
         elif parameter.mandatory and not (piped and parameter.pipeline):
-            message = f"Cannot process command because of one or more missing mandatory parameters: {parameter.name}."
+            message = f"One or more mandatory parameters are missing: {parameter.name}."
             raise _unbound(used, "MissingMandatoryParameter", message)
     if free:
         message = f"A positional parameter cannot be found that accepts argument '{text(free[0])}'."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tree_sitter import Node
 
+from tests.peers.pwsh.convert import collapsed, described, text
 from tests.peers.pwsh.raising import Leave, Raised, Return, failure
 from tests.peers.pwsh.syntax import child, named, parsed, written
 from tests.peers.pwsh.unknown import NotKnown
@@ -80,10 +82,8 @@ class Engine:
             Exit: it ended by exit.
         """
         out: list[Any] = []
-        try:
+        with suppress(Return):
             self.body(parsed(source), self.globals, out)
-        except Return:
-            pass
         return out
 
     def value(self, node: Node, scope: Variables) -> Any:
@@ -93,8 +93,6 @@ class Engine:
         if known is not None:
             return known(self, node, scope)
         if node.type in STATEMENTS:
-            from tests.peers.pwsh.convert import collapsed
-
             out: list[Any] = []
             self.execute(node, scope, out)
             return collapsed(out)
@@ -126,10 +124,8 @@ class Engine:
         for name, value in (arguments or {}).items():
             inner.here[name] = value
         out: list[Any] = []
-        try:
+        with suppress(Return):
             self.body(block.node, inner, out)
-        except Return:
-            pass
         return out
 
     def each(self, block: ScriptBlock, scope: Variables, item: Any) -> list[Any]:
@@ -160,8 +156,6 @@ class Engine:
 
     def report(self, record: ErrorRecord, scope: Variables, action: str | None = None) -> None:
         """An error that a cmdlet can go on after: what becomes of it is the caller's preference."""
-        from tests.peers.pwsh.convert import described, text
-
         wanted = (action or text(self.variable("ErrorActionPreference", scope))).lower()
         self.succeeded = False
         if wanted == "stop":

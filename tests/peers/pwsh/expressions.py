@@ -8,12 +8,12 @@ from typing import Any
 from tree_sitter import Node
 
 from tests.peers.pwsh import members, statics
-from tests.peers.pwsh.convert import UNITS, cast, is_list, number, text, truth, unrolled
+from tests.peers.pwsh.convert import UNITS, cast, collapsed, is_list, number, text, truth, unrolled
 from tests.peers.pwsh.engine import Engine, expression
-from tests.peers.pwsh.operators import ARITHMETIC, COMPARISONS, formatted
+from tests.peers.pwsh.operators import ARITHMETIC, COMPARISONS, formatted, regex
 from tests.peers.pwsh.syntax import child, expandable, named, verbatim, written
 from tests.peers.pwsh.unknown import NotKnown
-from tests.peers.pwsh.values import NOTHING, Hashtable, PsObject, ScriptBlock, TypeName, Variables
+from tests.peers.pwsh.values import NOTHING, Hashtable, ScriptBlock, TypeName, Variables
 
 
 @expression("unary_expression", "argument_expression", "assignment_value", "key_expression", "condition")
@@ -45,8 +45,6 @@ def _string(engine: Engine, node: Node, scope: Variables) -> str:
 
 @expression("sub_expression", "array_expression")
 def _statements(engine: Engine, node: Node, scope: Variables) -> Any:
-    from tests.peers.pwsh.convert import collapsed
-
     out: list[Any] = []
     inner = child(node, "statement_list")
     if inner is not None:
@@ -168,8 +166,6 @@ def _comparison(engine: Engine, node: Node, scope: Variables) -> Any:
 
 
 def _match(engine: Engine, wanted: bool, left: Any, right: Any, scope: Variables) -> Any:
-    from tests.peers.pwsh.operators import regex
-
     pattern = re.compile(regex(text(right)), re.IGNORECASE)
     if is_list(left):
         return [item for item in left if (pattern.search(text(item)) is not None) is wanted]
@@ -242,6 +238,3 @@ def _invocation(engine: Engine, node: Node, scope: Variables) -> Any:
 def _element(engine: Engine, node: Node, scope: Variables) -> Any:
     owner, index = named(node)
     return members.element(engine.value(owner, scope), engine.value(index, scope), strict=engine.strict)
-
-
-assert PsObject

@@ -14,7 +14,6 @@ from tests.peers.pwsh.unknown import NotKnown
 from tests.peers.pwsh.values import (
     NOTHING,
     CaseDict,
-    Credential,
     EnumValue,
     Hashtable,
     Net,
@@ -50,11 +49,11 @@ def _absent(name: str, strict: bool) -> None:
 
 
 def _of_each(owner: list[Any], name: str) -> Any:
-    found = []
+    found: list[Any] = []
     for item in owner:
         one = _own(item, name) if item is not None else MISSING
         if one is not MISSING:
-            found += one if is_list(one) else [one]
+            found.extend(one if isinstance(one, list) else [one])
     if not found:
         return MISSING
     return found[0] if len(found) == 1 else found
@@ -148,7 +147,7 @@ def put(owner: Any, name: str, new: Any) -> None:
             raise NotKnown(f"to set {name} of {owner.type_name}")
         setter(new)
     else:
-        message = f"The property '{name}' cannot be found on this object. Verify that the property exists and can be set."
+        message = f"The property '{name}' cannot be found on this object, or cannot be set."
         raise failure("PropertyAssignmentException", message)
 
 
@@ -304,6 +303,3 @@ _OTHER: dict[str, Callable[..., Any]] = {
     "addmilliseconds": lambda owner, figure: owner + timedelta(milliseconds=figure),
     "touniversaltime": lambda owner: owner,
 }
-
-assert Secure
-assert Credential

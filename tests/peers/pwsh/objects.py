@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from functools import cmp_to_key
 from typing import Any
 
-from tests.peers.pwsh import members, statics
+from tests.peers.pwsh import members
 from tests.peers.pwsh.cmdlet import Call, cmdlet
-from tests.peers.pwsh.convert import cast, number, text, truth, unrolled
+from tests.peers.pwsh.convert import text, truth, unrolled
 from tests.peers.pwsh.jsontext import from_json, to_json
-from tests.peers.pwsh.operators import equal, order
+from tests.peers.pwsh.operators import equal
 from tests.peers.pwsh.raising import RUNTIME, failure
 from tests.peers.pwsh.statics import new
 from tests.peers.pwsh.unknown import NotKnown
 from tests.peers.pwsh.values import (
-    NOTHING,
     ErrorRecord,
     Hashtable,
-    Net,
     NetException,
     PsObject,
-    ScriptBlock,
-    Secure,
     TypeName,
+    Wrapped,
 )
 
 
@@ -85,72 +81,6 @@ def _selected(call: Call, item: Any) -> Any:
     return made
 
 
-@cmdlet("Sort-Object [[-Property] <object[]>] [-InputObject <psobject|>] [-Descending] [-Unique]", whole=True)
-def _sort(call: Call) -> None:
-    def key(item: Any) -> list[Any]:
-        return [_by(call, item, wanted) for wanted in call["Property"] or ()] or [item]
-
-    def compare(a: Any, b: Any) -> int:
-        return next((result for x, y in zip(key(a), key(b), strict=True) if (result := _order(x, y))), 0)
-
-    made = sorted(call.items, key=cmp_to_key(compare), reverse=bool(call["Descending"]))
-    if call["Unique"]:
-        made = [item for at, item in enumerate(made) if not at or compare(made[at - 1], item)]
-    call.out += made
-
-
-def _by(call: Call, item: Any, wanted: Any) -> Any:
-    if isinstance(wanted, ScriptBlock):
-        return (call.engine.each(wanted, call.scope, item) or [None])[0]
-    return members.value(item, text(wanted), strict=False)
-
-
-def _order(a: Any, b: Any) -> int:
-    if a is None or b is None:
-        return (a is not None) - (b is not None)
-    return order(text(a), text(b)) if hasattr(a, "hex") and not isinstance(a, int | float) else order(a, b)
-
-
-@cmdlet(
-    "Measure-Object [[-Property] <string[]>] [-InputObject <psobject|>] [-Sum] [-Maximum] [-Minimum]",
-    whole=True,
-)
-def _measure(call: Call) -> None:
-    wanted = (call["Property"] or [None])[0]
-    figures = (
-        [number(members.value(item, wanted, strict=True) if wanted else item) for item in call.items]
-        if call["Sum"] or call["Maximum"] or call["Minimum"]
-        else []
-    )
-    made = {
-        "Count": len(call.items),
-        "Sum": sum(figures) if call["Sum"] else None,
-        "Maximum": max(figures, default=None) if call["Maximum"] else None,
-        "Minimum": min(figures, default=None) if call["Minimum"] else None,
-    }
-    call.out.append(Net("Microsoft.PowerShell.Commands.GenericMeasureInfo", made))
-
-
-@cmdlet("Group-Object [[-Property] <object[]>] [-InputObject <psobject|>] [-NoElement]", whole=True)
-def _group(call: Call) -> None:
-    groups: list[tuple[Any, list[Any]]] = []
-    for item in call.items:
-        key = _by(call, item, call["Property"][0]) if call["Property"] else item
-        for known, held in groups:
-            if equal(known, key):
-                held.append(item)
-                break
-        else:
-            groups.append((key, [item]))
-    for key, held in groups:
-        call.out.append(
-            Net(
-                "Microsoft.PowerShell.Commands.GroupInfo",
-                {"Name": text(key), "Count": len(held), "Group": held},
-            )
-        )
-
-
 @cmdlet("Out-Null [-InputObject <psobject|>]", whole=True)
 def _out_null(_call: Call) -> None:
     pass
@@ -179,7 +109,9 @@ def _told(_call: Call) -> None:
 def _to_json(call: Call) -> None:
     value: Any = call["InputObject"]
     if call.items:
-        value = call.items[0] if len(call.items) == 1 else call.items
+        # an array that comes through the pipeline is no plain one any more
+        items = [Wrapped(item) if isinstance(item, list) else item for item in call.items]
+        value = items[0] if len(items) == 1 else items
     depth = 2 if call["Depth"] is None else call["Depth"]
     if not call["Compress"]:
         raise NotKnown("ConvertTo-Json without -Compress: it writes many lines")
@@ -207,22 +139,6 @@ def _new_object(call: Call) -> None:
         call.out.append(new(call.engine, name, call["ArgumentList"] or []))
 
 
-@cmdlet(
-    "Add-Member [-NotePropertyName] <string> [-NotePropertyValue] <object> -InputObject <psobject|> [-Force] [-PassThru]"
-)
-def _add_member(call: Call) -> None:
-    owner, name = call["InputObject"], call["NotePropertyName"]
-    holder = owner.properties if isinstance(owner, Net) else owner
-    if name in holder and not call["Force"]:
-        message = (
-            f'Cannot add a member with the name "{name}" because a member with that name already exists.'
-        )
-        raise failure("MemberAlreadyExists,Microsoft.PowerShell.Commands.AddMemberCommand", message)
-    holder[name] = call["NotePropertyValue"]
-    if call["PassThru"]:
-        call.out.append(owner)
-
-
 @cmdlet("Set-StrictMode -Version <string>", "Set-StrictMode -Off")
 def _strict(call: Call) -> None:
     call.engine.strict = not call["Off"]
@@ -233,90 +149,5 @@ def _sleep(call: Call) -> None:
     time.sleep((call["Milliseconds"] or 0) / 1000 or call["Seconds"] or 0)
 
 
-@cmdlet("Get-Date")
-def _date(call: Call) -> None:
-    call.out.append(statics.value(call.engine, TypeName("datetime"), "Now"))
-
-
-@cmdlet("Get-Variable [[-Name] <string[]>] [-ValueOnly] [-Scope <string>]")
-def _get_variable(call: Call) -> None:
-    for name in call["Name"]:
-        holder = call.scope.holder(name)
-        if holder is None:
-            message = f"Cannot find a variable with the name '{name}'."
-            call.fail(
-                _record(
-                    "VariableNotFound,Microsoft.PowerShell.Commands.GetVariableCommand",
-                    message,
-                    "ObjectNotFound",
-                    name,
-                )
-            )
-        else:
-            call.out.append(
-                holder.here[name]
-                if call["ValueOnly"]
-                else PsObject({"Name": name, "Value": holder.here[name]})
-            )
-
-
-@cmdlet("Get-Command [[-Name] <string[]>] [-Module <string[]>] [-CommandType <string>]")
-def _get_command(call: Call) -> None:
-    for name in call["Name"] or ():
-        if "*" in name:
-            raise NotKnown("Get-Command with a wildcard")
-        known = call.engine.cmdlets.get(name)
-        if known is None or (known.module and not call.engine.machine.has_module(known.module)):
-            message = f"The term '{name}' is not recognized as the name of a cmdlet, function, script file."
-            call.fail(
-                _record(
-                    "CommandNotFoundException,Microsoft.PowerShell.Commands.GetCommandCommand",
-                    message,
-                    "ObjectNotFound",
-                    name,
-                )
-            )
-            continue
-        names = {each.name: PsObject({"Name": each.name}) for held in known.sets for each in held.parameters}
-        about = {"Name": known.name, "ModuleName": known.module, "Parameters": Hashtable(names)}
-        call.out.append(Net("System.Management.Automation.CmdletInfo", about, known.name))
-
-
-@cmdlet("Get-Module [[-Name] <string[]>] [-ListAvailable]")
-def _get_module(call: Call) -> None:
-    call.out += [
-        Net("System.Management.Automation.PSModuleInfo", {"Name": name}, name)
-        for name in call["Name"] or ()
-        if call.engine.machine.has_module(name)
-    ]
-
-
-@cmdlet("Import-Module [-Name] <string[]|> [-DisableNameChecking]")
-def _import_module(call: Call) -> None:
-    for name in call["Name"]:
-        if not call.engine.machine.has_module(name):
-            message = f"The specified module '{name}' was not loaded because no valid module file was found."
-            error_id = "Modules_ModuleNotFound,Microsoft.PowerShell.Commands.ImportModuleCommand"
-            call.fail(
-                _record(error_id, message, "ResourceUnavailable", name, "System.IO.FileNotFoundException")
-            )
-
-
-@cmdlet("ConvertTo-SecureString [-String] <string|> -AsPlainText -Force")
-def _secure(call: Call) -> None:
-    if not call["String"]:
-        message = "Cannot bind argument to parameter 'String' because it is an empty string."
-        raise failure(
-            "ParameterArgumentValidationErrorEmptyStringNotAllowed,ConvertTo-SecureString",
-            message,
-            "InvalidData",
-        )
-    call.out.append(Secure(call["String"]))
-
-
 def _record(error_id: str, message: str, category: str, target: Any, type_name: str = RUNTIME) -> ErrorRecord:
     return ErrorRecord(NetException(type_name, message), error_id, category, target)
-
-
-assert cast
-assert NOTHING

@@ -66,9 +66,9 @@ def order(left: Any, right: Any) -> int:
         return (a > b) - (a < b)
     if isinstance(left, Net) and left.type_name == "System.Version":
         mine, other = parts_of(left), parts_of(cast(TypeName("version"), right))
-        return (mine > other) - (mine < other)
+        return int(mine > other) - int(mine < other)
     if isinstance(left, datetime | timedelta):
-        return (left > right) - (left < right)
+        return int(left > right) - int(left < right)
     x, y = number(left), number(right)
     return (x > y) - (x < y)
 
@@ -175,27 +175,19 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def formatted(left: Any, right: Any) -> str:
-    """-f with {0}, {0:x}, {0:D2} and the like."""
+    """-f with {0} and the like, without formats of their own."""
     values = right if is_list(right) else [right]
 
     def one(found: re.Match[str]) -> str:
         if found[0] in ("{{", "}}"):
             return found[0][0]
-        if int(found[1]) >= len(values):
-            raise failure(
-                "FormatError", "Error formatting a string: Index (zero based) must be …", "InvalidOperation"
-            )
-        value, spec = values[int(found[1])], found[2] or ""
-        if not spec:
-            return text(value)
-        kind, digits = spec[0], int(spec[1:] or 0)
-        if kind in "xX":
-            return f"{int(number(value)) % 2**64 if number(value) >= 0 else int(number(value)) % 2**32:0{digits}{kind}}"
-        if kind in "dD":
-            return f"{int(number(value)):0{digits}d}"
-        raise NotKnown(f"the format {{0:{spec}}}")
+        if not found[0][1:-1].isdigit():
+            raise NotKnown(f"the format {found[0]}")
+        if int(found[0][1:-1]) >= len(values):
+            raise failure("FormatError", "Error formatting a string: the index is too large.")
+        return text(values[int(found[0][1:-1])])
 
-    return re.sub(r"\{\{|\}\}|\{(\d+)(?::(\w+))?\}", one, text(left))
+    return re.sub(r"\{\{|\}\}|\{[^{}]*\}", one, text(left))
 
 
 def _plus(left: Any, right: Any) -> Any:

@@ -120,7 +120,7 @@ def by_name(
     if known is None:
         raise NotKnown(f"the cmdlet {name}")
     if known.module and not engine.machine.has_module(known.module):
-        message = f"The term '{name}' is not recognized as the name of a cmdlet, function, script file, or operable program."
+        message = f"The term '{name}' is not recognized as the name of a cmdlet, function or script file."
         full = "System.Management.Automation.CommandNotFoundException"
         raise failure("CommandNotFoundException", message, "ObjectNotFound", full, name)
     engine.succeeded = True
@@ -225,7 +225,7 @@ def _spread(engine: Engine, element: Node, given: Arguments, scope: Variables) -
 
 
 def _redirected(element: Node) -> bool:
-    """Whether the output goes to $null; an error that is hidden is no different to a script that stops at it."""
+    """Whether the output goes to $null. Hiding errors changes nothing for a script that stops at each."""
     if not written(element).replace(" ", "").lower().endswith(">$null"):
         raise NotKnown(f"the redirection {written(element)}")
     return written(element)[0] in "1>*"

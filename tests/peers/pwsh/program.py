@@ -34,7 +34,7 @@ class PowerShell:
         environment: $env:.
 
     Attributes:
-        unknown: what scripts used that this PowerShell does not know. A test ends by looking that it is empty.
+        unknown: what scripts used that this PowerShell does not know; a test ends by seeing that it is empty.
         scripts: every script that it was given to run.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tree_sitter import Node
 
-from tests.peers.pwsh.convert import ENUMS, is_list, text, truth, unrolled
+from tests.peers.pwsh.convert import text, truth, unrolled
 from tests.peers.pwsh.engine import Engine, statement
 from tests.peers.pwsh.operators import _is, equal
 from tests.peers.pwsh.raising import Break, Continue, Exit, Raised, Return
@@ -255,7 +255,3 @@ def _parameter(node: Node) -> tuple[str, TypeName | None, Node | None]:
         ):
             raise NotKnown(f"the attribute {written(attribute)}")
     return written(variable)[1:], kind, named(default)[0] if default is not None else None
-
-
-assert is_list
-assert ENUMS is not None

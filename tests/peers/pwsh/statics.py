@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from tests.peers.pwsh.convert import ENUMS, cast, enumeration, from_base64, number, text
-from tests.peers.pwsh.operators import equal
-from tests.peers.pwsh.raising import Raised, in_method
+from tests.peers.pwsh.raising import in_method
 from tests.peers.pwsh.syntax import BadSyntax, parsed
 from tests.peers.pwsh.unknown import NotKnown
 from tests.peers.pwsh.values import (
@@ -221,7 +220,3 @@ def _record(arguments: list[Any]) -> ErrorRecord:
     if not isinstance(exception, NetException):
         raise in_method(".ctor", NetException("System.ArgumentException", "no exception"))
     return ErrorRecord(exception, text(error_id), text(category), target)
-
-
-assert equal
-assert Raised
