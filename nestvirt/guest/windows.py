@@ -16,8 +16,8 @@ from nestvirt.model import PROOF, Finding, Layer, Proof, Status
 from nestvirt.printable import printable
 
 CHECKS = {
-    "guest-windows-hypervisor": "Windows: does the guest's own hypervisor run?",
-    "guest-windows-vbs": "Windows: does virtualization-based security run?",
+    "guest-own-hypervisor": "Windows: does the guest's own hypervisor run?",
+    "guest-vbs": "Windows: does virtualization-based security run?",
 }
 """Check id to the question it asks, beside those of the probe that Windows can answer as well."""
 
@@ -138,7 +138,7 @@ def _paging(said: Said) -> Iterator[Finding]:
 
 
 def _own_hypervisor(said: Said) -> Iterator[Finding]:
-    check = "guest-windows-hypervisor"
+    check = "guest-own-hypervisor"
     installed = ", ".join(said.features or ())
     if said.own:
         yield _guest(check, Status.PASS, f"it runs{f'; installed: {installed}' if installed else ''}")
@@ -149,15 +149,18 @@ def _own_hypervisor(said: Said) -> Iterator[Finding]:
     elif "events" in said.unread:
         yield _unread(said, check, "events", f"installed: {installed}; whether its hypervisor has started")
     else:
-        failed = f": event {said.failure} of Microsoft-Windows-Hyper-V-Hypervisor" if said.failure else ""
-        evidence = f"installed: {installed}; nothing says that it has started since the guest booted{failed}"
+        evidence = f"installed: {installed}; "
+        if said.failure:
+            evidence += f"it did not start: event {said.failure} of Microsoft-Windows-Hyper-V-Hypervisor"
+        else:
+            evidence += "nothing says that it has started since the guest booted"
         cure = "see guest-cpu-flag" if said.failure and said.extensions is False else _RESTART
         yield _guest(check, Status.WARN, evidence, cure)
 
 
 def _vbs(said: Said) -> Iterator[Finding]:
     """In a VM the hypervisor underneath can give it without nesting, so that it proves none."""
-    check = "guest-windows-vbs"
+    check = "guest-vbs"
     if said.vbs is None:
         yield _unread(said, check, "vbs", "Win32_DeviceGuard")
     elif said.vbs == 2:

@@ -66,7 +66,7 @@ def test_vm_that_runs_inside_is_the_proof() -> None:
     assert finding(probed, "guest-cpu-flag").status is Status.PASS
     assert finding(probed, "guest-paging").status is Status.PASS
     assert finding(probed, "guest-firmware").status is Status.PASS
-    assert finding(probed, "guest-windows-hypervisor").status is Status.PASS
+    assert finding(probed, "guest-own-hypervisor").status is Status.PASS
     assert conclusion(probed) is Status.PASS
 
 
@@ -132,7 +132,7 @@ def test_hyperv_that_could_not_start_for_lack_of_them() -> None:
     probed = judged(hyperv(events=[FAILED], vms=[], workers=[]))
     assert probed.proof.cause == "no-cpu-flag"
     assert "event 41" in finding(probed, "guest-cpu-flag").evidence
-    own = finding(probed, "guest-windows-hypervisor")
+    own = finding(probed, "guest-own-hypervisor")
     assert (own.status, own.cure) == (Status.WARN, "see guest-cpu-flag")
 
 
@@ -168,7 +168,7 @@ def test_extensions_alone_prove_nothing() -> None:
     assert (probed.proof.verdict, probed.proof.cause) == ("not-proven", "not-proven")
     assert finding(probed, "guest-cpu-flag").status is Status.PASS
     assert "Install-WindowsFeature" in finding(probed, PROOF).cure
-    assert finding(probed, "guest-windows-hypervisor").status is Status.SKIP
+    assert finding(probed, "guest-own-hypervisor").status is Status.SKIP
     assert conclusion(probed) is Status.UNKNOWN
 
 
@@ -184,15 +184,13 @@ def test_hyperv_that_runs_and_has_no_vm_wants_one_started() -> None:
 
 
 def test_installed_and_not_yet_restarted() -> None:
-    own = finding(judged(plain(features=[HYPERV])), "guest-windows-hypervisor")
+    own = finding(judged(plain(features=[HYPERV])), "guest-own-hypervisor")
     assert own.status is Status.WARN
     assert own.cure.startswith("restart the guest")
 
 
 def test_hypervisor_that_is_switched_off_at_boot() -> None:
-    own = finding(
-        judged(plain(features=[HYPERV], events=[{"id": 5, "level": 2}])), "guest-windows-hypervisor"
-    )
+    own = finding(judged(plain(features=[HYPERV], events=[{"id": 5, "level": 2}])), "guest-own-hypervisor")
     assert "event 5" in own.evidence
     assert "hypervisorlaunchtype" in own.cure
 
@@ -216,7 +214,7 @@ def test_what_else_hyperv_needs_of_the_cpu(field: str, check: str) -> None:
 def test_vbs_is_told_and_proves_nothing(status: int, told: Status) -> None:
     """The hypervisor underneath gives it to VMs that cannot nest."""
     probed = judged(plain(vbs={"status": status, "running": [2]}, processors=hidden()))
-    assert finding(probed, "guest-windows-vbs").status is told
+    assert finding(probed, "guest-vbs").status is told
     assert probed.proof.verdict == "off"
 
 
