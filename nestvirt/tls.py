@@ -77,15 +77,15 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
     Raises:
         SettingsError: a CA file cannot be used.
     """
-    made = ssl.create_default_context()
+    if verify and not ca_files:
+        made = ssl.create_default_context()
+    else:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's CAs: they take time, and count
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.sslsocket_class = _Bounded
     if not verify:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
         return made
-    if ca_files:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's: only these count
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        made.sslsocket_class = _Bounded
     for path in ca_files.split(os.pathsep) if ca_files else []:
         folder = Path(path).is_dir()
         try:
