@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import select
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -19,6 +21,8 @@ from tests.peers.winrm.pki import Certificates
 
 SOAP = "application/soap+xml;charset=UTF-8"
 HANDSHAKE_SECONDS = 10
+SHOWING_SECONDS = 2
+"""How long a client may take to show its certificate, or to have none."""
 ENDLESS = 256 * 2**20
 """Bytes after which even an endless answer ends, lest a client takes all of the memory."""
 
@@ -109,18 +113,32 @@ class _Connection(BaseHTTPRequestHandler):
     server: Listener
 
     def setup(self) -> None:
-        certificate = ""
         if isinstance(self.request, ssl.SSLSocket):
             self.request.settimeout(HANDSHAKE_SECONDS)
             self.request.do_handshake()
             self.request.settimeout(None)
-            shown = self.request.getpeercert(binary_form=True)
-            certificate = hashlib.sha256(shown).hexdigest() if shown else ""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
         binding = self.server.certificates.binding if self.server.certificates else b""
         host = self.server.host
-        self._door = Door(host.accounts, host.offers, binding, certificate)
+        self._door = Door(host.accounts, host.offers, binding, self._certificate)
+
+    def _certificate(self) -> str:
+        """Ask for the client's; it answers while it waits for what it has asked for."""
+        if not isinstance(self.request, ssl.SSLSocket):
+            return ""
+        if not self.request.getpeercert():
+            self.request.verify_client_post_handshake()
+            self.request.do_handshake()
+            self.request.settimeout(0)
+            until = time.monotonic() + SHOWING_SECONDS
+            while not self.request.getpeercert() and time.monotonic() < until:
+                select.select([self.request], [], [], 0.1)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.request.recv(0x10000)
+            self.request.settimeout(None)
+        shown = self.request.getpeercert(binary_form=True)
+        return hashlib.sha256(shown).hexdigest() if shown else ""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

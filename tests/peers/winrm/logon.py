@@ -9,7 +9,7 @@ import base64
 import binascii
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -177,10 +177,12 @@ class Door:
         accounts: who may.
         offers: the schemes that the service has: Negotiate, Kerberos, Basic, CredSSP.
         binding: of the TLS connection around it; empty where there is none.
-        certificate: the client's, as SHA-256 in hexadecimal digits; empty where it has shown none.
+        certificate: asks for the client's, as SHA-256 in hexadecimal digits; empty where it shows none.
     """
 
-    def __init__(self, accounts: Accounts, offers: Sequence[str], binding: bytes, certificate: str) -> None:
+    def __init__(
+        self, accounts: Accounts, offers: Sequence[str], binding: bytes, certificate: Callable[[], str]
+    ) -> None:
         self._accounts = accounts
         self._offers = offers
         self._binding = binding
@@ -194,7 +196,7 @@ class Door:
         scheme, _, value = authorization.partition(" ")
         try:
             if scheme == MUTUAL:
-                return self._entry(self._accounts.certified(self._certificate), "certificate")
+                return self._entry(self._accounts.certified(self._certificate()), "certificate")
             if scheme == "Basic" and "Basic" in self._offers:
                 return self._basic(value)
             if scheme in ("Negotiate", "Kerberos", "CredSSP") and scheme in self._offers and value:

@@ -49,11 +49,12 @@ class Certificates(Closing):
         self.client_digest = hashlib.sha256(_der(Path(self.client_cert))).hexdigest()
 
     def context(self) -> ssl.SSLContext:
-        """What the host shows and takes."""
+        """What the host shows. A client's certificate it asks for after the handshake, as HTTP.sys does."""
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.load_cert_chain(self._host.with_suffix(".crt"), self._host.with_suffix(".key"))
         made.load_verify_locations(self.ca_file)
         made.verify_mode = ssl.CERT_OPTIONAL
+        made.post_handshake_auth = True
         return made
 
     def close(self) -> None:
