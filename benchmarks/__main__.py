@@ -94,7 +94,7 @@ def main() -> int:
         for count in hyperv.counts():
             print(count.line(), flush=True)
         ours_s, theirs_s = in_turn(hyperv.by_nestvirt, hyperv.by_pywinrm, RUNS)
-    print(Ratio("Hyper-V: facts by nestvirt / the same script by pywinrm", ours_s, theirs_s, 1.5).line())
+    print(Ratio("Hyper-V: facts by nestvirt / the same script by pywinrm", ours_s, theirs_s, 2.0).line())
     with tempfile.TemporaryDirectory() as folder, KataBench(NESTVIRT, Path(folder)) as kata:
         for count in kata.counts():
             print(count.line(), flush=True)
