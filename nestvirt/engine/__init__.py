@@ -115,7 +115,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         carry_out(session, work, facts)
         with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work)):
             _settle(session, unfinished, manner)
-            pending = not cycle and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
+            whole = cycle or session.backend.kind.cold  # then nothing can be left pending
+            pending = not whole and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
             remains = _pending(session, facts) if pending else ()
             power = Power.RUNNING if cycle else facts.power
             if any(change.setting == SAVED_STATE for change in plan.changes):

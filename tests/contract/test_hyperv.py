@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -10,35 +10,15 @@ import pytest
 from nestvirt import backends, engine
 from nestvirt.engine import Session
 from nestvirt.errors import ChangeRejected
-from nestvirt.guest.channel import Completed
 from nestvirt.journal import Journal
-from nestvirt.model import Status, Target
-from tests.contract.basis import MANNER, ON, Tell, quiet
+from nestvirt.model import Target
+from tests.contract.basis import ON, Tell, quiet
 from tests.contract.cold import ColdConformance
 from tests.contract.rig import Rig
-from tests.peers.guest_answers import NO_FLAG, WORKS, probe_answer
 from tests.peers.hyperv import Host
+from tests.peers.hyperv_guest import LinuxGuest
 from tests.peers.hyperv_rig import HyperVLab, HyperVRig
 from tests.peers.winrm.pki import Certificates
-
-
-class LinuxGuest:
-    """A Linux guest as SSH reaches it: its probe answers by what its VM was started with."""
-
-    name = "ssh"
-
-    def __init__(self, rig: HyperVRig, name: str) -> None:
-        self._machine = rig.machine(name)
-
-    def ping(self, *, timeout: float) -> None:
-        assert timeout > 0
-
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
-        assert timeout > 0
-        if argv[0] != "python3":
-            return Completed(127, b"", b"")
-        inside = WORKS if self._machine.received else NO_FLAG
-        return Completed(0 if inside == WORKS else 1, probe_answer(inside).encode(), b"")
 
 
 class HyperVConformance(ColdConformance):

@@ -36,8 +36,8 @@ class Wanted:
 
     @property
     def data(self) -> dict[str, str]:
-        """What find.ps1 gets."""
-        return {"name": self.name, "id": self.id}
+        """What find.ps1 gets; see there for the "="."""
+        return {"name": f"={self.name}", "id": self.id}
 
 
 def one(wanted: Wanted, answer: Any) -> Any:

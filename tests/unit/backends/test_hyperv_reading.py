@@ -117,7 +117,7 @@ def found(*names: str, **more: Any) -> dict[str, Any]:
 def test_a_name_may_be_an_id(name: str, id: str, place: str) -> None:  # noqa: A002
     wanted = Wanted.parse(name)
     assert (wanted.id, wanted.place) == (id, place)
-    assert wanted.data == {"name": name, "id": id}
+    assert wanted.data == {"name": f"={name}", "id": id}
 
 
 def test_none_tells_what_there_is() -> None:

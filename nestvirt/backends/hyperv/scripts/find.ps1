@@ -1,10 +1,12 @@
 # The one VM of a name or id, with its facts. A name is compared as it is: Get-VM -Name would take * for all.
+# It comes after a "=", so that ConvertFrom-Json does not take one like /Date(0)/ for a date.
 function Invoke-Phase($data) {
+    $name = ([string]$data.name).Substring(1)
     $all = @(Get-VM)
     $found = @()
     if ($data.id -ne '') { $found = @($all | Where-Object { $_.Id -eq [guid]$data.id }) }
     if ($found.Count -eq 0) {
-        $found = @($all | Where-Object { [string]::Equals($_.Name, $data.name, [System.StringComparison]::OrdinalIgnoreCase) })
+        $found = @($all | Where-Object { [string]::Equals($_.Name, $name, [System.StringComparison]::OrdinalIgnoreCase) })
     }
     $elsewhere = @()
     $facts = $null
