@@ -210,11 +210,14 @@ SPOILT: dict[Ill, tuple[type[BaseException] | tuple[type[BaseException], ...], b
 @pytest.mark.parametrize("ill", SPOILT)
 def test_answer_is_spoilt(host: Endpoint, ill: Ill) -> None:
     kind, done = SPOILT[ill]
-    protocol = client(host, read_timeout_sec=2, operation_timeout_sec=1)
+    protocol = client(host)
     shell = protocol.open_shell()
     host.ail(ill, "Command")
+    patience = protocol.transport.read_timeout_sec
+    protocol.transport.read_timeout_sec = 1 if ill is Ill.STALL else patience
     with pytest.raises(kind):
         protocol.run_command(shell, POWERSHELL, skip_cmd_shell=True)
+    protocol.transport.read_timeout_sec = patience
     assert bool(host.invocations) is done
     protocol.run_command(shell, POWERSHELL, skip_cmd_shell=True)
     assert len(host.invocations) == 1 + done
