@@ -107,7 +107,7 @@ class Inside:
 
     def processes(self) -> list[tuple[str, int]]:
         other: list[tuple[str, int]] = self.guest.other.get(
-            "processes", [("vmwp", WORKER)] if self.own else []
+            "processes", [("vmwp", WORKER)] if self.runs else []
         )
         return [("System", 4), ("vmms", 2400), *other]
 

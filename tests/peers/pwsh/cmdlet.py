@@ -163,7 +163,8 @@ def bind(used: Cmdlet, given: Arguments, item: Any, *, piped: bool = False) -> C
         try:
             return _bound(used, each, given, item, piped)
         except Raised as raised:
-            failed = failed or raised
+            if failed is None or failed.record.id.startswith("AmbiguousParameterSet"):
+                failed = raised
     assert failed is not None
     raise failed
 
@@ -206,7 +207,7 @@ def converted(used: Cmdlet, parameter: Parameter, value: Any) -> Any:
     value = None if value is NOTHING else value
     kind, many = parameter.kind.removesuffix("[]"), parameter.kind.endswith("[]")
     if value is None and kind != "switch":
-        if parameter.mandatory:
+        if parameter.mandatory and kind not in ("object", "psobject"):
             message = f"Cannot bind argument to parameter '{parameter.name}' because it is null."
             raise _unbound(used, "ParameterArgumentValidationErrorNullNotAllowed", message)
         return None

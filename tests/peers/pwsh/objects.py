@@ -39,8 +39,8 @@ def _for_each(call: Call) -> None:
 
 
 @cmdlet(
-    "Select-Object [[-Property] <object[]>] [-InputObject <psobject|>] [-ExpandProperty <string>] [-First <int>] "
-    "[-Last <int>] [-Skip <int>] [-Unique]",
+    "Select-Object [[-Property] <object[]>] [-InputObject <psobject|>] [-ExpandProperty <string>] "
+    "[-First <int>] [-Last <int>] [-Skip <int>] [-Unique]",
     whole=True,
 )
 def _select(call: Call) -> None:
