@@ -18,9 +18,9 @@ from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Finding, Goal, Report, Status, Target
 from tests.contract.basis import MANNER, OFF, ON, Tell, quiet
 from tests.contract.runs import found
-from tests.contract.test_hyperv import LinuxGuest
 from tests.peers.hyperv import Guest
 from tests.peers.hyperv.model import HEARTBEAT
+from tests.peers.hyperv_guest import LinuxGuest
 from tests.peers.hyperv_rig import HyperVLab, HyperVRig
 from tests.unit.guest.windows_answers import written
 
