@@ -115,17 +115,25 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         carry_out(session, work, facts)
         with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work)):
             _settle(session, unfinished, manner)
-            whole = cycle or session.backend.kind.cold  # then nothing can be left pending
-            pending = not whole and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
-            remains = _pending(session, facts) if pending else ()
-            power = Power.RUNNING if cycle else facts.power
-            if any(change.setting == SAVED_STATE for change in plan.changes):
-                power = Power.STOPPED
-                remains += (
-                    f"{session.vm.name} is off now, as its saved state is gone: start it when it suits",
-                )
-            run = record.id if plan.changes else None
-            return verified(session, goal, power, plan.changes, run, remains)
+            return _proven(session, goal, work, facts)
+
+
+def _proven(session: Session, goal: Goal, work: Work, facts: Facts) -> Report:
+    """What is done is looked at.
+
+    Args:
+        facts: as they were before.
+    """
+    remains: tuple[str, ...] = ()
+    whole = work.cycle or session.backend.kind.cold  # then nothing can be left pending
+    if not whole and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot:
+        remains = _pending(session, facts)
+    power = Power.RUNNING if work.cycle else facts.power
+    if any(change.setting == SAVED_STATE for change in work.changes):
+        power = Power.STOPPED
+        remains = (f"{session.vm.name} is off now, as its saved state is gone: start it when it suits",)
+    run = work.record.id if work.changes else None
+    return verified(session, goal, power, tuple(work.changes), run, remains)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
