@@ -130,7 +130,8 @@ def _own_secrets(backend: str) -> set[str]:
 def unverified(values: Mapping[str, str]) -> bool:
     """True where there is a server's certificate, and nothing that it is verified by."""
     pinned = "fingerprint" in values
-    return "insecure" in values and not pinned and _over_https(values.get("endpoint", ""))
+    plain = "plain_http" in values
+    return "insecure" in values and not (pinned or plain) and _over_https(values.get("endpoint", ""))
 
 
 class _Found(NamedTuple):

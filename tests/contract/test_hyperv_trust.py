@@ -17,7 +17,6 @@ from nestvirt.errors import AccessDenied, ConnectionFailed, SettingsError
 from tests.lab.kdc import Kdc
 from tests.peers.winrm.accounts import Account
 from tests.peers.winrm.command import Invocation, Result
-from tests.peers.winrm.ills import Ill
 from tests.peers.winrm.pki import Certificates
 from tests.peers.winrm.server import OPS, Endpoint
 
@@ -142,15 +141,6 @@ def test_name_that_the_certificate_does_not_have_is_refused(host: Endpoint, sett
     assert host.requests == 0
 
 
-def test_redirection_is_not_followed(host: Endpoint, settings: Settings, certificates: Certificates) -> None:
-    with Endpoint(nothing, certificates) as other:
-        host.elsewhere = other.https_url
-        host.ail(Ill.ELSEWHERE, "Create")
-        with pytest.raises(ConnectionFailed, match="not as WinRM"):
-            tried(settings(ca_file=certificates.ca_file))
-        assert other.requests == 0
-
-
 # --- who one is
 
 
@@ -226,6 +216,18 @@ def test_certificate_of_nobody_is_refused(host: Endpoint, settings: Settings) ->
     assert "certmapping" in caught.value.cure
 
 
+def test_certificate_of_another_ca_is_refused(host: Endpoint, settings: Settings, tmp_path: Path) -> None:
+    """The host says so while TLS is agreed on; it is not its own certificate that is wrong."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=stranger"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    known = {"cert_file": str(certificate), "key_file": str(key), "ca_file": host.certificates.ca_file}
+    with pytest.raises(AccessDenied, match="certificate") as caught:
+        tried(settings(transport="certificate", **known))
+    assert "trust the certificate's CA" in caught.value.cure
+
+
 def test_encrypted_key_is_refused_and_nobody_is_asked(
     host: Endpoint, settings: Settings, tmp_path: Path
 ) -> None:
@@ -299,8 +301,9 @@ def test_nobody_there_is_told(settings: Settings, url: str) -> None:
 
 
 def test_tls_where_there_is_none_is_told(host: Endpoint, settings: Settings) -> None:
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(ConnectionFailed, match="not as WinRM") as caught:
         tried(settings(endpoint=host.http_url.replace("http:", "https:")))
+    assert "5986 for HTTPS" in caught.value.cure
 
 
 # --- what nobody is told

@@ -31,6 +31,9 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
             seen.append(str(self.headers).encode() + body)
             answer(self)
 
+        def do_GET(self) -> None:  # as which a redirected message would be sent
+            self.do_POST()
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as its class has it
             pass
 
@@ -87,6 +90,16 @@ def test_who_logs_nobody_in_is_sent_nothing_in_the_clear(answer: Answer, transpo
         sent = b"".join(seen)
         assert b"Envelope" not in sent
         assert SECRET.encode() not in sent
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirection_is_not_followed(status: int) -> None:
+    with (
+        serving(reply(200)) as (elsewhere, there),
+        serving(reply(status, Location=elsewhere)) as (url, seen),
+    ):
+        assert "redirects" in refused(url).evidence
+        assert (len(seen), there) == (1, [])
 
 
 def test_compressed_answer_is_refused_unread() -> None:

@@ -72,6 +72,14 @@ def test_what_terraform_turns_off_is_the_opposite(
     assert resolved().values == {}
 
 
+@pytest.mark.parametrize(("endpoint", "unverified"), [("hv1", True), (URL, True), ("http://hv1", False)])
+def test_nothing_verifies_the_certificate_only_where_there_is_one(endpoint: str, *, unverified: bool) -> None:
+    values = {"endpoint": endpoint, "insecure": "true"}
+    assert settings.unverified(values) is unverified
+    assert not settings.unverified({**values, "plain_http": "true"})
+    assert not settings.unverified({**values, "fingerprint": "AB"})
+
+
 def test_fingerprint_counts_before_terraforms_insecure(monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, **TERRAFORM)
     assert "insecure" not in resolved(fingerprint="AB").values

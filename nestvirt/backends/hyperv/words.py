@@ -6,6 +6,7 @@ Codes: WsmError.h; Kerberos' minor codes: krb5.h. Texts are in the host's langua
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 
 import requests
@@ -130,12 +131,11 @@ class Words:
     def _unauthorized(self, offers: list[str]) -> AccessDenied:
         transport = self._login.transport
         wanted = TRANSPORTS[transport]
-        evidence = f"{transport}: HTTP 401; it offers {printable(', '.join(offers), 100) or 'nothing'}"
+        evidence = f"{transport} was refused; it offers {printable(', '.join(offers), 100) or 'nothing'}"
         if transport == "certificate":
-            cure = (
-                "map the certificate to a user: winrm enumerate winrm/config/service/certmapping; and enable "
-            )
-            cure += "Certificate: winrm get winrm/config/service/auth"
+            cure = "on the host, trust the certificate's CA, map the certificate to a user (winrm enumerate "
+            cure += "winrm/config/service/certmapping), and enable Certificate (winrm get "
+            cure += "winrm/config/service/auth)"
         elif not set(wanted) & set(offers):
             cure = f"enable {transport} on the host (winrm get winrm/config/service/auth), or name another "
             cure += "--transport"
@@ -167,12 +167,19 @@ class Words:
         if name in ("KerberosExchangeError", "MutualAuthenticationError"):
             return self._insecure(error)
         if isinstance(error, requests.exceptions.SSLError):
-            return self._distrusted(reason)
+            return self._of_tls(action, reason)
         if isinstance(error, requests.exceptions.TooManyRedirects):
             return self.other(action, "it redirects elsewhere")
         if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(reason, NewConnectionError):
             return self.silent("connecting", f"{type(reason).__name__}: {reason}")
         return self.silent(action, f"{type(reason).__name__}: {reason}")
+
+    def _of_tls(self, action: str, error: BaseException) -> Error:
+        if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
+            return self._distrusted(error)
+        if self._login.certificate and "ALERT" in str(error):
+            return self._unauthorized([])
+        return self.other(action, f"{type(error).__name__}: {error}")
 
     def _distrusted(self, error: BaseException) -> ConnectionFailed:
         seen = tls.fingerprint_of(self._address.peer)
