@@ -72,7 +72,7 @@ class HyperVBench:
     def by_pywinrm(self) -> float:
         """Seconds of the same script by pywinrm alone, its answer not looked at."""
         login, trust = self._rig.endpoint, self._rig.address["ca_file"]
-        invocation = scripts.invocation("find", {"name": self._off, "id": None})
+        invocation = scripts.invocation("find", {"name": f"={self._off}", "id": ""})
         start = time.perf_counter()
         protocol = Protocol(
             self._lab.endpoint.https_url,
@@ -84,7 +84,7 @@ class HyperVBench:
         )
         shell = protocol.open_shell()
         command = protocol.run_command(shell, scripts.PROGRAM, invocation.arguments, skip_cmd_shell=True)
-        assert b"NESTVIRT:" in protocol.get_command_output(shell, command)[0]
+        assert b"NESTVIRT:eyJvayI6" in protocol.get_command_output(shell, command)[0]  # {"ok":
         protocol.close_shell(shell)
         return time.perf_counter() - start
 
