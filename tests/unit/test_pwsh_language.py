@@ -178,6 +178,11 @@ def test_strict_mode(source: str, error: str) -> None:
     assert run(f"$null = {source}") == []
 
 
+def test_an_index_out_of_bounds_is_an_error_for_version_3_alone() -> None:
+    assert run("Set-StrictMode -Version 2.0; @()[0]") == [None]
+    assert refused("Set-StrictMode -Version Latest; @()[0]") == "System.IndexOutOfRangeException"
+
+
 COMMANDS = "Microsoft.PowerShell.Commands"
 ENDS = {
     "$null.ToUpper()": "InvokeMethodOnNull",

@@ -19,6 +19,7 @@ NAMES = {
     "5CED1297-4598-4915-A5FC-AD21BB4D02A4": "VSS",
 }
 """The services' names are in the host's language, which is not the reader's."""
+STATUS = "VMIntegrationComponentOperationalStatus"
 
 
 @hyperv("Get-VM [[-Name] <string[]|>]", "Get-VM [[-Id] <guid|>]")
@@ -82,13 +83,12 @@ def _get_adapter(call: Call, host: Host) -> None:
 def _get_services(call: Call, host: Host) -> None:
     for machine in chosen(call, host):
         for identity, enabled in machine.services.items():
-            status = "Ok" if machine.answers else "NoContact"
+            status = enum(STATUS, "Ok" if machine.answers else "NoContact")
             about = {
                 "Id": f"Microsoft:{str(machine.id).upper()}\\{identity}",
                 "Name": NAMES[identity],
                 "Enabled": enabled,
-                "PrimaryOperationalStatus": enum("VMIntegrationComponentOperationalStatus", status),
-                "PrimaryStatusDescription": "In Ordnung" if machine.answers else "Kein Kontakt",
+                "PrimaryOperationalStatus": status if machine.state == "Running" else None,
             }
             call.out.append(Net("Microsoft.HyperV.PowerShell.VMIntegrationComponent", about))
 

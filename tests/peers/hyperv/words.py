@@ -125,13 +125,13 @@ class Live(Net):
         pass
 
 
-def _heartbeat(machine: Machine) -> EnumValue:
+def _heartbeat(machine: Machine) -> EnumValue | None:
     if machine.state == "Paused":
         return enum("VMHeartbeatStatus", "Paused")
+    if machine.state != "Running":
+        return None
     if not machine.services.get(HEARTBEAT):
         return enum("VMHeartbeatStatus", "Disabled")
-    if machine.state != "Running":
-        return enum("VMHeartbeatStatus", "Unknown")
     return enum("VMHeartbeatStatus", "OkApplicationsHealthy" if machine.answers else "NoContact")
 
 

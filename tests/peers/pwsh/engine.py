@@ -68,7 +68,7 @@ class Engine:
         self.stderr: list[str] = []
         self.errors: list[ErrorRecord] = []
         self.current: list[ErrorRecord] = []
-        self.strict = False
+        self.strict = 0.0
         self.succeeded = True
         self.globals = Variables()
         self.globals.here["ErrorActionPreference"] = "Continue"
@@ -149,7 +149,7 @@ class Engine:
         holder = scope.holder(name)
         if holder is not None:
             return holder.here[name]
-        if self.strict:
+        if self.strict >= 1:
             message = f"The variable '${name}' cannot be retrieved because it has not been set."
             raise failure("VariableIsUndefined", message, "InvalidOperation")
         return None

@@ -216,7 +216,7 @@ def _member_access(engine: Engine, node: Node, scope: Variables) -> Any:
     owner = engine.value(named(node)[0], scope)
     if is_static(node):
         return statics.value(engine, owner, member(engine, node, scope))
-    return members.value(owner, member(engine, node, scope), strict=engine.strict)
+    return members.value(owner, member(engine, node, scope), strict=engine.strict >= 2)
 
 
 @expression("invocation_expression")
@@ -237,4 +237,4 @@ def _invocation(engine: Engine, node: Node, scope: Variables) -> Any:
 @expression("element_access")
 def _element(engine: Engine, node: Node, scope: Variables) -> Any:
     owner, index = named(node)
-    return members.element(engine.value(owner, scope), engine.value(index, scope), strict=engine.strict)
+    return members.element(engine.value(owner, scope), engine.value(index, scope), strict=engine.strict >= 3)

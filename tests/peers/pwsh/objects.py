@@ -141,7 +141,8 @@ def _new_object(call: Call) -> None:
 
 @cmdlet("Set-StrictMode -Version <string>", "Set-StrictMode -Off")
 def _strict(call: Call) -> None:
-    call.engine.strict = not call["Off"]
+    wanted = call["Version"] or "0"
+    call.engine.strict = 3.0 if wanted.lower() == "latest" else float(wanted)
 
 
 @cmdlet("Start-Sleep [-Seconds] <double|>", "Start-Sleep -Milliseconds <int>")
