@@ -92,6 +92,17 @@ def test_who_logs_nobody_in_is_sent_nothing_in_the_clear(answer: Answer, transpo
         assert SECRET.encode() not in sent
 
 
+def test_login_that_failed_is_not_gone_on_with_in_the_clear() -> None:
+    with serving(reply(401)) as (url, seen):
+        session = HyperVSession({"endpoint": url, "username": "ops", "password": SECRET})
+        for _ in range(2):
+            with pytest.raises(AccessDenied):
+                session.run("read", {})
+        session.close()
+        assert len(seen) == 2
+        assert b"Envelope" not in b"".join(seen)
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirection_is_not_followed(status: int) -> None:
     with (
