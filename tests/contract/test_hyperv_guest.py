@@ -113,6 +113,13 @@ def test_windows_that_sees_no_extensions(rig: HyperVRig, journal: Journal, vendo
     assert found(result, "guest-vbs").status is Status.PASS
 
 
+def test_hyperv_that_runs_and_has_no_vm_running_is_not_proven(rig: HyperVRig, journal: Journal) -> None:
+    result = check(rig, journal, rig.make(nested=True, guest_inner=False))
+    assert verdict(result) == ("not-proven", "not-proven", "powershell-direct")
+    assert found(result, "guest-own-hypervisor").status is Status.PASS
+    assert found(result, PROOF).cure.startswith("start a VM inside")
+
+
 def test_vm_of_wsl_proves_it(rig: HyperVRig, journal: Journal) -> None:
     others = {"msvm_computersystem": [], "processes": [("vmwp", 77)]}
     result = check(rig, journal, rig.make(nested=True, guest_other=others))
@@ -129,8 +136,9 @@ def test_disabling_is_refused_while_a_vm_runs_inside(rig: HyperVRig, journal: Jo
     assert rig.see(name) == before
 
 
-def test_disabling_is_proven_where_none_does(rig: HyperVRig, journal: Journal) -> None:
-    result = reach(rig, journal, rig.make(nested=True, guest_role=False), OFF)
+@pytest.mark.parametrize("role", [True, False], ids=["hyperv-inside", "no-hyperv-inside"])
+def test_disabling_is_proven_where_none_does(rig: HyperVRig, journal: Journal, *, role: bool) -> None:
+    result = reach(rig, journal, rig.make(nested=True, guest_role=role, guest_inner=False), OFF)
     assert found(result, "guest-withdrawn").status is Status.PASS
     assert result.conclusion is Status.PASS
 
