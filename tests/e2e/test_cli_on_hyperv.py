@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from tests.e2e.shell import HyperVShell
+from tests.e2e.shell import HyperVShell, same_configuration
 from tests.peers.hyperv.model import GIB, MIB
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/report.schema.json"
@@ -179,3 +181,26 @@ def test_passwords_are_nowhere_but_in_the_environment(hyperv: HyperVShell) -> No
     lines = [word for call in service.invocations for word in (call.command, *call.arguments)]
     for secret in (service.password, guest.password):
         assert secret not in said + "".join(kept) + "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("step", "delay"),
+    [("stopping", 0.0), ("stopping", 0.4), ("stopping", 1.2), ("writing", 0.0), ("starting", 0.0)],
+)
+def test_ctrl_c_at_any_step_ends_in_order_and_closes_the_shell(
+    hyperv: HyperVShell, step: str, delay: float
+) -> None:
+    """The guest takes 1.5 seconds to shut down."""
+    vm = hyperv.rig.make(guest_slow=1.5)
+    before = hyperv.rig.see(vm)
+    process = hyperv.start("enable", "--hyperv", vm, "--yes")
+    hyperv.until_it_says(process, step)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    after = hyperv.rig.see(vm)
+    if "not proven" in err:  # it was quicker than the signal
+        assert (after.nested, after.running) == (True, True)
+    else:
+        assert same_configuration(after, before), err

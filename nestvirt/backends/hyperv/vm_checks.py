@@ -98,7 +98,10 @@ def vm_dynamic_memory(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Beside dynamic memory Hyper-V drops nesting without a word, or does not start the VM."""
     now = facts.value(DYNAMIC_MEMORY)
     if goal.nested and now not in (None, "false"):
-        evidence = f"dynamic memory is on ({now}); nesting needs memory of a fixed size"
+        evidence = (
+            f"dynamic memory is on; nesting needs a fixed size, which would be the {facts.memory >> 20} MB "
+            "that the VM starts with"
+        )
         change = Change(DYNAMIC_MEMORY, now, "false")
         yield Finding("vm-dynamic-memory", Layer.VM, Status.FAIL, evidence, _CHANGE, change)
 
