@@ -47,7 +47,7 @@ READING = {
         "Get-VMMemory",
         "Get-VMNetworkAdapter",
     ),
-    *("Get-VMProcessor", "Get-VMSecurity", "Get-VMSnapshot"),
+    *("Get-VMProcessor", "Get-VMSecurity", "Get-VMSnapshot", "Set-StrictMode"),
 }
 """Change nothing."""
 GUEST = {"Invoke-Command", "Receive-Job", "Remove-Job", "Wait-Job"}

@@ -322,3 +322,17 @@ def test_a_vm_on_another_node_is_the_clusters_alone(host: Host, clustered: Machi
         host, "(Get-ClusterGroup | Where-Object { [string]$_.GroupType -eq 'VirtualMachine' }).Name"
     ) == ["web", "db"]
     assert run(host, "@(Get-VM | Where-Object { $_.Name -eq 'db' }).Count") == [0]
+
+
+def test_whose_get_vm_it_is_where_vmwares_are_installed_too(host: Host) -> None:
+    host.modules.add("VMware.VimAutomation.Core")
+    run(host, "Import-Module -Name Hyper-V; $null = Get-VM")
+    assert host.wrongs == []
+    run(host, "$null = Get-VM")
+    assert host.wrongs == ["Get-VM may be VMware's"]
+
+
+def test_a_module_that_is_not_there_is_an_error(host: Host) -> None:
+    host.modules.remove("Hyper-V")
+    missing = "Modules_ModuleNotFound,Microsoft.PowerShell.Commands.ImportModuleCommand"
+    assert refused(host, "Import-Module -Name Hyper-V") == (missing, "ResourceUnavailable")

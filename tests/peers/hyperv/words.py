@@ -14,6 +14,8 @@ from tests.peers.pwsh.values import CaseDict, EnumValue, ErrorRecord, Net, NetEx
 
 SPACE = "Microsoft.HyperV.PowerShell"
 MODULE = "Hyper-V"
+VMWARE = "VMware.VimAutomation.Core"
+"""PowerCLI has a Get-VM, too: whose it is, is for the modules' order to say until one is imported."""
 CATEGORIES = {
     "InvalidParameter": "InvalidArgument",
     "InvalidState": "InvalidOperation",
@@ -84,6 +86,8 @@ def hyperv(*syntax: str) -> Callable[[Body], Body]:
         def run(call: Call) -> None:
             host = call.engine.machine
             host.tick()
+            if host.has_module(VMWARE) and MODULE.lower() not in call.engine.imported:
+                host.wrongs.append(f"{call.cmdlet.name} may be VMware's")
             try:
                 _permitted(host)
                 body(call, host)

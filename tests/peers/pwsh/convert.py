@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tests.peers.pwsh.raising import bad_conversion, failure
+from tests.peers.pwsh.raising import bad_conversion
 from tests.peers.pwsh.unknown import NotKnown
 from tests.peers.pwsh.values import (
     NOTHING,
@@ -18,7 +18,6 @@ from tests.peers.pwsh.values import (
     ErrorRecord,
     Hashtable,
     Net,
-    NetException,
     PsObject,
     ScriptBlock,
     Secure,
@@ -93,8 +92,6 @@ def text(value: Any) -> str:
         return "@{" + "; ".join(f"{key}={text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Net):
         return value.text
-    if isinstance(value, timedelta):
-        return _duration(value)
     if isinstance(value, datetime):
         return value.strftime("%m/%d/%Y %H:%M:%S")
     if isinstance(value, float):
@@ -102,12 +99,6 @@ def text(value: Any) -> str:
     if isinstance(value, Hashtable | Secure | TypeName):
         return value.name if isinstance(value, TypeName) else type_of(value)
     return str(value)
-
-
-def _duration(value: timedelta) -> str:
-    seconds, days = value.seconds, f"{value.days}." if value.days else ""
-    ticks = f".{value.microseconds:06d}0" if value.microseconds else ""
-    return f"{days}{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{ticks}"
 
 
 def truth(value: Any) -> bool:
@@ -130,8 +121,6 @@ def number(value: Any, to: str = "System.Int32") -> int | float:
         return value.number
     if isinstance(value, str):
         return _parsed(value, to)
-    if isinstance(value, timedelta):
-        raise bad_conversion(value, to)
     raise bad_conversion(text(value), to)
 
 
@@ -210,13 +199,6 @@ def _pscustomobject(value: Any) -> Any:
     return PsObject(dict(value)) if isinstance(value, Hashtable) else value
 
 
-def _exception(full: str) -> Callable[[Any], Any]:
-    def made(value: Any) -> Any:
-        return value if isinstance(value, NetException) else NetException(full, text(value))
-
-    return made
-
-
 def _double(value: Any) -> float:
     return float(number(value, "System.Double"))
 
@@ -243,12 +225,6 @@ def version(dotted: str) -> Net:
     parts = [*map(int, dotted.split("."))]
     figures = dict(zip(("Major", "Minor", "Build", "Revision"), [*parts, -1, -1], strict=False))
     return Net("System.Version", figures, dotted)
-
-
-def _datetime(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        return value
-    raise NotKnown(f"[datetime] of {value!r}")
 
 
 def _secure(value: Any) -> Any:
@@ -285,14 +261,11 @@ CASTS: Mapping[str, Callable[[Any], Any]] = {
     "collections.hashtable": _hashtable,
     "collections.idictionary": _hashtable,
     "version": _version,
-    "datetime": _datetime,
     "security.securestring": _secure,
     "securestring": _secure,
     "scriptblock": _script,
     "pscredential": _credential,
     "management.automation.pscredential": _credential,
-    "exception": _exception("System.Exception"),
-    "invalidoperationexception": _exception("System.InvalidOperationException"),
 }
 
 
@@ -313,11 +286,6 @@ def collapsed(items: list[Any]) -> Any:
         return list(items)
     only = items[0]
     return Wrapped(only) if isinstance(only, list) else only
-
-
-def must_have(condition: bool, error_id: str, message: str) -> None:
-    if not condition:
-        raise failure(error_id, message)
 
 
 def from_base64(value: str) -> bytes:

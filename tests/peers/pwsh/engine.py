@@ -68,6 +68,7 @@ class Engine:
         self.stderr: list[str] = []
         self.errors: list[ErrorRecord] = []
         self.current: list[ErrorRecord] = []
+        self.imported: set[str] = set()
         self.strict = 0.0
         self.succeeded = True
         self.globals = Variables()

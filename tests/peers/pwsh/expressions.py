@@ -228,9 +228,7 @@ def _invocation(engine: Engine, node: Node, scope: Variables) -> Any:
     arguments = [None if each is NOTHING else each for each in arguments]
     name = member(engine, node, scope)
     if is_static(node):
-        return statics.call(engine, owner, name, arguments, scope)
-    if isinstance(owner, ScriptBlock) and name.lower() in ("invoke", "invokereturnasis"):
-        return engine.invoke(owner, scope, rest=arguments)
+        return statics.call(owner, name, arguments)
     return members.call(owner, name, arguments)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,8 +48,6 @@ def _structure(value: Any, depth: int, at: int) -> Any:
         return [_plain(item, depth, at + 1) for item in value]
     if isinstance(value, Hashtable | PsObject):
         return {text(key): _plain(item, depth, at + 1) for key, item in value.items()}
-    if isinstance(value, timedelta):
-        return {"Ticks": int(value.total_seconds() * 10**7), "TotalSeconds": value.total_seconds()}
     if isinstance(value, Net):
         return {key: _plain(item, depth, at + 1) for key, item in value.properties.items()}
     if isinstance(value, ScriptBlock | Secure):

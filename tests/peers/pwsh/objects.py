@@ -10,7 +10,7 @@ from tests.peers.pwsh.cmdlet import Call, cmdlet
 from tests.peers.pwsh.convert import text, truth, unrolled
 from tests.peers.pwsh.jsontext import from_json, to_json
 from tests.peers.pwsh.operators import equal
-from tests.peers.pwsh.raising import RUNTIME, failure
+from tests.peers.pwsh.raising import failure
 from tests.peers.pwsh.statics import new
 from tests.peers.pwsh.unknown import NotKnown
 from tests.peers.pwsh.values import (
@@ -86,25 +86,6 @@ def _out_null(_call: Call) -> None:
     pass
 
 
-@cmdlet("Write-Output [-InputObject] <psobject|> [-NoEnumerate]")
-def _write_output(call: Call) -> None:
-    value = call["InputObject"]
-    call.out += [value] if call["NoEnumerate"] else unrolled(value)
-
-
-@cmdlet("Write-Error [-Message] <string|> [-ErrorId <string>] [-Category <string>] [-TargetObject <object>]")
-def _write_error(call: Call) -> None:
-    exception = NetException("Microsoft.PowerShell.Commands.WriteErrorException", call["Message"])
-    error_id = call["ErrorId"] or exception.type_name
-    call.fail(ErrorRecord(exception, error_id, call["Category"] or "NotSpecified", call["TargetObject"]))
-
-
-@cmdlet("Write-Warning [-Message] <string|>")
-@cmdlet("Write-Verbose [-Message] <string|>")
-def _told(_call: Call) -> None:
-    pass
-
-
 @cmdlet("ConvertTo-Json [-InputObject] <object|> [-Depth <int>] [-Compress]", whole=True)
 def _to_json(call: Call) -> None:
     value: Any = call["InputObject"]
@@ -126,17 +107,10 @@ def _from_json(call: Call) -> None:
     call.out.append(from_json(source))
 
 
-@cmdlet(
-    "New-Object [-TypeName] <string> [[-ArgumentList] <object[]>] [-Property <hashtable>]",
-)
+@cmdlet("New-Object [-TypeName] <string> [[-ArgumentList] <object[]>]")
 def _new_object(call: Call) -> None:
     name = TypeName(call["TypeName"])
-    if name.short in ("psobject", "management.automation.psobject", "pscustomobject"):
-        call.out.append(PsObject(dict(call["Property"] or {})))
-    elif call["Property"]:
-        raise NotKnown("New-Object -Property of a type")
-    else:
-        call.out.append(new(call.engine, name, call["ArgumentList"] or []))
+    call.out.append(new(name, call["ArgumentList"] or []))
 
 
 @cmdlet("Set-StrictMode -Version <string>", "Set-StrictMode -Off")
@@ -150,5 +124,13 @@ def _sleep(call: Call) -> None:
     time.sleep((call["Milliseconds"] or 0) / 1000 or call["Seconds"] or 0)
 
 
-def _record(error_id: str, message: str, category: str, target: Any, type_name: str = RUNTIME) -> ErrorRecord:
-    return ErrorRecord(NetException(type_name, message), error_id, category, target)
+@cmdlet("Import-Module [-Name] <string[]>")
+def _import_module(call: Call) -> None:
+    for name in call["Name"]:
+        if call.engine.machine.has_module(name):
+            call.engine.imported.add(name.lower())
+            continue
+        message = f"The specified module '{name}' was not loaded: no valid module file was found."
+        error_id = "Modules_ModuleNotFound,Microsoft.PowerShell.Commands.ImportModuleCommand"
+        exception = NetException("System.IO.FileNotFoundException", message)
+        call.fail(ErrorRecord(exception, error_id, "ResourceUnavailable", name))

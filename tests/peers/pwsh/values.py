@@ -246,14 +246,6 @@ class Credential(Net):
 
 
 @dataclass
-class Property:
-    """One of an object's PSObject.Properties."""
-
-    owner: Any
-    name: str
-
-
-@dataclass
 class Variables:
     """The variables and functions of one scope; what it lacks is asked of the one around it."""
 
