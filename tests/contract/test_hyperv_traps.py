@@ -298,3 +298,46 @@ def test_power_of_a_saved_vm_is_not_the_runs_to_give(rig: HyperVRig, journal: Jo
     run = journal.find(enable(rig, journal, name, DISCARD).run)
     assert run.power is Power.SUSPENDED
     assert not rig.see(name).running
+
+
+def test_setting_that_is_taken_and_not_kept_is_put_back_and_said(
+    rig: HyperVRig, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = rig.make()
+    before = rig.see(name)
+    monkeypatch.setattr(rig.host, "set_expose", lambda _machine, _on: None)
+    with pytest.raises(ChangeRejected, match="does not hold it") as caught:
+        enable(rig, journal, name)
+    assert "put back" in caught.value.cure
+    assert rig.see(name).stored == before.stored
+    assert rig.see(name).running
+
+
+def test_cluster_that_does_not_show_its_role_stops_a_run_before_anything_is_touched(
+    rig: HyperVRig, journal: Journal
+) -> None:
+    rig.host.cluster = "HVC"
+    name = rig.make(group="Online")
+    rig.host.modules.discard("FailoverClusters")
+    before = rig.see(name)
+    result = enable(rig, journal, name)
+    assert [f.check for f in result.blockers] == ["vm-clustered"]
+    assert "RSAT-Clustering-PowerShell" in found(result, "vm-clustered").cure
+    assert rig.see(name) == before
+
+
+def test_cluster_that_brings_a_vm_back_by_itself_is_no_stop(rig: HyperVRig, journal: Journal) -> None:
+    """What was turned off behind the cluster's back comes back: so its role is taken offline at once."""
+    rig.host.cluster, rig.host.restarts = "HVC", 0.5
+    name = rig.make(group="Online", guest_deaf=True)
+    forced = Manner(consent=agree, force_off=True)
+    now = replace(session(rig, journal, name), timeout=1.0)
+    assert engine.reach(now, ON, forced).conclusion is Status.PASS
+    assert (rig.machine(name).group, rig.machine(name).received) == ("Online", True)
+    assert [line.partition(" ")[0] for line in rig.host.log] == [
+        "InitiateShutdown",
+        "Stop-VM",
+        "Stop-ClusterGroup",
+        "Set-VMProcessor",
+        "Start-ClusterGroup",
+    ]

@@ -11,7 +11,7 @@ from nestvirt.model import Change, Vm
 from nestvirt.printable import printable
 
 _GET_VM = ",Microsoft.HyperV.PowerShell.Commands.GetVM"
-_NO_SUCH_COMMAND = "CommandNotFoundException"
+_NO_MODULE = ("CommandNotFoundException", "Modules_ModuleNotFound")
 _OPT_OUT = "VirtualizationBasedSecurityOptOut"
 
 
@@ -28,7 +28,7 @@ def told(error: ScriptFailed, name: str) -> Error | None:
             evidence=error.evidence,
             cure="add the user to the host's local group Hyper-V Administrators, and log in anew",
         )
-    if kind == _NO_SUCH_COMMAND:
+    if kind in _NO_MODULE:
         return Error(
             "the host has no Hyper-V, or not its PowerShell module",
             evidence=error.evidence,
