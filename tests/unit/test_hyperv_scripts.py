@@ -65,6 +65,22 @@ ALLOWED = {
 }
 """What each script may call, beside functions of its own."""
 AUTOMATIC = {"_", "true", "false", "null", "input", "warningpreference", "nestvirtdata", "nestvirtsecret"}
+TAKEN = {
+    *(
+        "args",
+        "error",
+        "event",
+        "executioncontext",
+        "foreach",
+        "home",
+        "host",
+        "input",
+        "lastexitcode",
+        "matches",
+    ),
+    *("myinvocation", "nestedpromptlevel", "pid", "profile", "psboundparameters", "pscmdlet", "psculture"),
+    *("pshome", "psitem", "psversiontable", "pwd", "sender", "shellid", "switch", "this", "true", "false"),
+}
 NEVER = {"invoke-expression", "iex", "invoke-webrequest", "add-type", "start-process"}
 LATER = {"&&", "||", "??", "??=", "?", "?.", "?[]"}
 """Operators that Windows PowerShell 5.1 does not have."""
@@ -104,6 +120,16 @@ def functions(name: str) -> dict[str, Node]:
                 label = child(node, "function_name")
                 assert label is not None
                 found[written(label)] = node
+    return found
+
+
+def assigned(name: str) -> set[str]:
+    """The variables that a script sets, its functions' parameters among them, in lower case."""
+    found = set()
+    for node in every(tree(name)):
+        if node.type in ("left_assignment_expression", "script_parameter", "foreach_statement"):
+            target = next(each for each in every(node) if each.type == "variable")
+            found.add(written(target)[1:].lower())
     return found
 
 
@@ -175,19 +201,19 @@ def test_no_text_has_a_value_in_it(name: str) -> None:
 
 @each_file
 def test_every_variable_is_set_somewhere(name: str) -> None:
-    whole = [*scripts.ALONGSIDE.get(name, ()), name]
-    known = set(AUTOMATIC)
-    for part in whole if name != "epilogue" else (*whole, "prelude"):
-        for node in every(tree(part)):
-            if node.type in ("left_assignment_expression", "script_parameter", "foreach_statement"):
-                target = next((each for each in every(node) if each.type == "variable"), None)
-                assert target is not None
-                known.add(written(target)[1:].lower())
+    parts = [*scripts.ALONGSIDE.get(name, ()), name, *(["prelude"] if name == "epilogue" else [])]
+    known = AUTOMATIC.union(*map(assigned, parts))
     if name not in AROUND:
         known |= {"data"}
     known |= {"data"} if name in ("secrets", "epilogue") else set()
     used = {written(each)[1:].lower() for each in every(tree(name)) if each.type == "variable"}
     assert {each for each in used if not each.startswith("env:")} <= known
+
+
+@each_file
+def test_it_sets_no_variable_of_powershells_own(name: str) -> None:
+    """Some cannot be set, and setting the others breaks something elsewhere."""
+    assert not assigned(name) & TAKEN
 
 
 @each_file

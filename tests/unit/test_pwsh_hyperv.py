@@ -128,6 +128,15 @@ def test_early_builds(host: Host) -> None:
     assert host.machines[0].expose
 
 
+def test_windows_server_2012_r2_has_less(host: Host) -> None:
+    host.build = 9600
+    assert run(host, "($vm | Select-Object -Property Version).Version") == [None]
+    for cmdlet in ("Get-VMSecurity -VM $vm", "Update-VMVersion -VM $vm -Force", "Get-VMHostSupportedVersion"):
+        assert refused(host, cmdlet)[0] == "CommandNotFoundException"
+    guard = "Get-CimInstance -Namespace root/Microsoft/Windows/DeviceGuard -ClassName Win32_DeviceGuard"
+    assert refused(host, guard)[1] == "MetadataError"
+
+
 @pytest.mark.parametrize(
     ("vendor", "build", "version", "starts"),
     [

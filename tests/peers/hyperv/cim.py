@@ -6,7 +6,7 @@ import re
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
-from tests.peers.hyperv.model import KVP, SHUTDOWN, Host, Machine
+from tests.peers.hyperv.model import KVP, SHUTDOWN, WITH_VERSIONS, Host, Machine
 from tests.peers.pwsh.cmdlet import Call, cmdlet
 from tests.peers.pwsh.operators import equal
 from tests.peers.pwsh.unknown import NotKnown
@@ -55,6 +55,8 @@ def on_host(host: Host, namespace: str, name: str) -> list[Instance]:
     if (namespace, name) == (r"root\cimv2", "win32_computersystem"):
         return [Instance(name, {"Name": host.name, "HypervisorPresent": host.hypervisor})]
     if namespace == GUARD:
+        if host.build < WITH_VERSIONS:
+            raise Wrong("namespace")
         if host.vbs is None:
             raise Wrong("denied")
         return [

@@ -19,6 +19,8 @@ SHUTDOWN, KVP, HEARTBEAT, VSS = (
 )
 """Integration services, by the id that no language changes."""
 
+WITH_VERSIONS = 10240
+"""Windows 10, the first whose VMs tell a configuration version; Windows Server 2012 R2 is 9600."""
 FIRST_BUILD = 10565
 """The first of Windows that knows nested virtualization at all."""
 RELEASED_BUILD = 14393

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.peers.hyperv.model import FIRST_BUILD, Host, Machine, Refused, version_of
+from tests.peers.hyperv.model import FIRST_BUILD, WITH_VERSIONS, Host, Machine, Refused, version_of
 from tests.peers.hyperv.words import each_of, hyperv
 from tests.peers.pwsh.cmdlet import BINDING, Call
 from tests.peers.pwsh.raising import failure
@@ -27,6 +27,7 @@ def _set_processor(call: Call, host: Host) -> None:
 @hyperv(
     "Set-VMSecurity [-VMName] <string[]> [-VirtualizationBasedSecurityOptOut <bool>] [-Passthru]",
     "Set-VMSecurity [-VM] <VirtualMachine[]|> [-VirtualizationBasedSecurityOptOut <bool>] [-Passthru]",
+    since=WITH_VERSIONS,
 )
 def _set_security(call: Call, host: Host) -> None:
     def change(machine: Machine) -> None:
@@ -57,6 +58,7 @@ def _set_adapter(call: Call, host: Host) -> None:
 @hyperv(
     "Update-VMVersion [-Name] <string[]> [-Force] [-Passthru]",
     "Update-VMVersion [-VM] <VirtualMachine[]|> [-Force] [-Passthru]",
+    since=WITH_VERSIONS,
 )
 def _update_version(call: Call, host: Host) -> None:
     def change(machine: Machine) -> None:

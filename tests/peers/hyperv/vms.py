@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.peers.hyperv.model import FIRST_BUILD, Host, Machine
+from tests.peers.hyperv.model import FIRST_BUILD, WITH_VERSIONS, Host, Machine
 from tests.peers.hyperv.words import Live, adapter_object, chosen, enum, gone, hyperv, vm_object
 from tests.peers.pwsh.cmdlet import Call
 from tests.peers.pwsh.convert import version
@@ -62,7 +62,9 @@ def _get_memory(call: Call, host: Host) -> None:
     _parts(call, host, "VMMemory", _memory)
 
 
-@hyperv("Get-VMSecurity [-VMName] <string[]>", "Get-VMSecurity [-VM] <VirtualMachine[]|>")
+@hyperv(
+    "Get-VMSecurity [-VMName] <string[]>", "Get-VMSecurity [-VM] <VirtualMachine[]|>", since=WITH_VERSIONS
+)
 def _get_security(call: Call, host: Host) -> None:
     _parts(call, host, "VMSecurity", _security)
 
@@ -105,7 +107,7 @@ def _get_checkpoints(call: Call, host: Host) -> None:
         ]
 
 
-@hyperv("Get-VMHostSupportedVersion [-Default]")
+@hyperv("Get-VMHostSupportedVersion [-Default]", since=WITH_VERSIONS)
 def _versions(call: Call, host: Host) -> None:
     for dotted in ("8.0", "9.0", host.version):
         if dotted == host.version or not call["Default"]:

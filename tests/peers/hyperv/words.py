@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from tests.peers.hyperv.model import HEARTBEAT, Adapter, Host, Machine, Refused
+from tests.peers.hyperv.model import HEARTBEAT, WITH_VERSIONS, Adapter, Host, Machine, Refused
 from tests.peers.pwsh.cmdlet import Call, cmdlet
 from tests.peers.pwsh.convert import ENUMS
 from tests.peers.pwsh.operators import is_wildcard, wildcard
+from tests.peers.pwsh.raising import unknown
 from tests.peers.pwsh.values import CaseDict, EnumValue, ErrorRecord, Net, NetException
 
 SPACE = "Microsoft.HyperV.PowerShell"
@@ -78,8 +79,12 @@ def record(command: str, refused: Refused, target: Any = None) -> ErrorRecord:
     return ErrorRecord(exception, error_id, CATEGORIES[refused.identifier], target)
 
 
-def hyperv(*syntax: str) -> Callable[[Body], Body]:
-    """A cmdlet of the module: refused without the right, and without the service behind it."""
+def hyperv(*syntax: str, since: int = 0) -> Callable[[Body], Body]:
+    """A cmdlet of the module: refused without the right, and without the service behind it.
+
+    Args:
+        since: the build of Windows that brought it.
+    """
 
     def register(body: Body) -> Body:
         @cmdlet(*syntax, module=MODULE)
@@ -88,6 +93,8 @@ def hyperv(*syntax: str) -> Callable[[Body], Body]:
             host.tick()
             if host.has_module(VMWARE) and MODULE.lower() not in call.engine.imported:
                 host.wrongs.append(f"{call.cmdlet.name} may be VMware's")
+            if host.build < since:
+                raise unknown(call.cmdlet.name)
             try:
                 _permitted(host)
                 body(call, host)
@@ -150,7 +157,7 @@ def vm_object(host: Host, machine: Machine) -> Live:
             "Name": machine.name,
             "VMName": machine.name,
             "State": enum("VMState", machine.state),
-            "Version": machine.version,
+            **({"Version": machine.version} if host.build >= WITH_VERSIONS else {}),
             "Generation": machine.generation,
             "IsClustered": bool(machine.group),
             "ReplicationMode": enum("VMReplicationMode", machine.replication),

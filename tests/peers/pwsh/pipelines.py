@@ -13,7 +13,7 @@ from tests.peers.pwsh.convert import cast, collapsed, is_list, number, text, unr
 from tests.peers.pwsh.engine import Engine, expression, statement
 from tests.peers.pwsh.expressions import is_static, member
 from tests.peers.pwsh.operators import ARITHMETIC
-from tests.peers.pwsh.raising import failure
+from tests.peers.pwsh.raising import failure, unknown
 from tests.peers.pwsh.statements import declared
 from tests.peers.pwsh.syntax import child, named, written
 from tests.peers.pwsh.unknown import NotKnown
@@ -120,9 +120,7 @@ def by_name(
     if known is None:
         raise NotKnown(f"the cmdlet {name}")
     if known.module and not engine.machine.has_module(known.module):
-        message = f"The term '{name}' is not recognized as the name of a cmdlet, function or script file."
-        full = "System.Management.Automation.CommandNotFoundException"
-        raise failure("CommandNotFoundException", message, "ObjectNotFound", full, name)
+        raise unknown(name)
     engine.succeeded = True
     return call(engine, known, given, items, scope)
 

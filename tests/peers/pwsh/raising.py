@@ -50,6 +50,13 @@ def failure(
     return Raised(ErrorRecord(NetException(type_name, message), error_id, category, target))
 
 
+def unknown(command: str) -> Raised:
+    """There is no such cmdlet here."""
+    message = f"The term '{command}' is not recognized as the name of a cmdlet, function or script file."
+    full = "System.Management.Automation.CommandNotFoundException"
+    return failure("CommandNotFoundException", message, "ObjectNotFound", full, command)
+
+
 def bad_conversion(value: Any, to: str, why: str = "") -> Raised:
     message = f'Cannot convert value "{value}" to type "{to}".'
     return failure(
