@@ -208,7 +208,7 @@ class Host:
 
     def must_be_off(self, machine: Machine, what: str) -> None:
         if machine.state != "Off":
-            why = f"Cannot modify property while the virtual machine is {machine.state.lower()}."
+            why = "The operation cannot be performed while the object is in its current state."
             raise Refused("InvalidState", machine.said(NOT_MODIFIED, what=what, why=why))
 
     def set_expose(self, machine: Machine, on: bool) -> None:
