@@ -39,6 +39,18 @@ def test_what_is_not_known_is_told_as_such_and_can_be_asked_again(
     assert host.open == {}
 
 
+def test_script_whose_end_is_not_known_is_ended_before_another_begins(
+    host: Endpoint, session: HyperVSession
+) -> None:
+    host.ail(Ill.HANG, "Command")
+    host.ail(Ill.CUT, "Receive")
+    with pytest.raises(NoAnswer):
+        session.run("read", {})
+    assert session.run("read", {}) == {"read": 0}
+    assert host.round_trips == ["Create", "Command", "Receive", "Signal", "Command", "Receive"]
+    assert [ended for _, ended in host.shells.signals] == [False]
+
+
 @pytest.mark.parametrize("ill", SPOILT)
 def test_where_no_shell_was_opened_nothing_was_run(
     host: Endpoint, session: HyperVSession, hurry: None, ill: Ill

@@ -7,6 +7,7 @@ import json
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,17 @@ def test_wrong_password_is_told_once(host: Endpoint, settings: Settings, way: st
     assert host.trips == []
 
 
+def test_password_that_was_changed_meanwhile_is_told_once(host: Endpoint, settings: Settings) -> None:
+    session = HyperVSession(settings(ca_file=host.certificates.ca_file))
+    session.run("read", {})
+    host.accounts.accounts[0] = replace(host.accounts.accounts[0], password="another")  # noqa: S106
+    host.cut()
+    with pytest.raises(AccessDenied):
+        session.run("read", {})
+    session.close()
+    assert len(host.denials) == 1
+
+
 @pytest.mark.parametrize("way", ["ntlm", "credssp"])
 def test_wrong_password_over_http_is_told_once(host: Endpoint, settings: Settings, way: str) -> None:
     with pytest.raises(AccessDenied):
@@ -236,7 +248,7 @@ def test_encrypted_key_is_refused_and_nobody_is_asked(
     subprocess.run([*command, "-out", str(key)], check=True, capture_output=True)
     with pytest.raises(SettingsError, match="certificate cannot be used") as caught:
         tried(settings(transport="certificate", cert_file=host.certificates.client_cert, key_file=str(key)))
-    assert "encrypted" in caught.value.evidence
+    assert "the key is encrypted" in caught.value.evidence
 
 
 @pytest.mark.parametrize("missing", ["cert_file", "key_file"])

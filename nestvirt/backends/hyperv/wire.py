@@ -101,7 +101,6 @@ class Wire(Transport):
 
     def _settle(self, session: requests.Session) -> None:
         session.trust_env = False  # no proxies, CAs or passwords from the environment
-        session.proxies = {}
         session.max_redirects = 0  # WinRM sends none; one would carry the credentials elsewhere
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.headers["Accept-Encoding"] = "identity"
