@@ -239,6 +239,11 @@ def test_answer_that_is_none_is_refused(answer: object) -> None:
     assert not isinstance(caught.value, ScriptFailed)
 
 
+def test_two_answers_are_none() -> None:
+    with pytest.raises(Error, match="understood"):
+        answers.parse("read", line({"ok": {"a": 1}}) + line({"ok": {"a": 2}}), b"", 0)
+
+
 def test_answer_nested_without_bounds_is_refused() -> None:
     deep = b"NESTVIRT:" + base64.b64encode(b"[" * 200_000) + b"\n"
     with pytest.raises(Error, match="understood"):
