@@ -55,3 +55,4 @@ def hyperv(hyperv_lab: HyperVLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
     yield HyperVRig(hyperv_lab)
     for backend in opened:
         backend.close()
+    assert hyperv_lab.endpoint.open == {}

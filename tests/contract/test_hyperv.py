@@ -34,7 +34,7 @@ class HyperVConformance(ColdConformance):
         with HyperVLab(certificates) as lab:
             self.prepare(lab.host)
             yield self.kind(lab)
-            assert [wrong for wrong in lab.wrongs() if "was left open" not in wrong] == []
+            assert lab.wrongs() == []
 
     def session(
         self, rig: Rig, journal: Journal, name: str, tell: Tell = quiet, timeout: float = 0

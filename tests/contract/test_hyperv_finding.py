@@ -135,8 +135,23 @@ def test_windows_without_hyperv_is_told_how_to_have_it(rig: HyperVRig, journal: 
     assert "Install-WindowsFeature Hyper-V" in caught.value.cure
 
 
+def test_host_whose_service_is_stopped_is_told_to_start_it(rig: HyperVRig, journal: Journal) -> None:
+    rig.make(running=False)
+    rig.host.service = False
+    with pytest.raises(Error, match="management service") as caught:
+        session(rig, journal, "vm-01")
+    assert "Start-Service vmms" in caught.value.cure
+
+
 def test_host_in_another_language_is_understood(rig: HyperVRig, journal: Journal) -> None:
     rig.lab.endpoint.german = True
+    name = rig.make()
+    assert enable(rig, journal, name).conclusion is Status.PASS
+
+
+def test_another_products_get_vm_is_not_taken_for_hypervs(rig: HyperVRig, journal: Journal) -> None:
+    """PowerCLI's; the fixture fails where a cmdlet was called before Hyper-V's module was imported."""
+    rig.host.modules.add("VMware.VimAutomation.Core")
     name = rig.make()
     assert enable(rig, journal, name).conclusion is Status.PASS
 

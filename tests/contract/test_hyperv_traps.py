@@ -28,6 +28,7 @@ DYNAMIC: dict[str, Any] = {"dynamic": True, "minimum": 768 * MIB, "startup": 4 *
 BLOCKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "AMD on Windows Server 2019": ("host-build", {"build": 17763, "version": "9.0"}, {"version": "9.0"}),
     "a build before nesting": ("host-build", {"build": 10240, **INTEL}, {"expose": None}),
+    "Windows Server 2012 R2": ("host-build", {"build": 9600, **INTEL}, {}),
     "the hypervisor is off": ("host-hypervisor-role", {"hypervisor": False}, {}),
     "an old version on Intel": ("vm-version", INTEL, {"version": "5.0"}),
     "an old version on AMD": ("vm-version", {}, {"version": "9.2"}),

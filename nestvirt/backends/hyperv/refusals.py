@@ -35,8 +35,14 @@ def told(error: ScriptFailed, name: str) -> Error | None:
             cure="on the host: Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart; or on "
             "Windows 10 and 11: Enable-WindowsOptionalFeature -Online -FeatureName Microsoft-Hyper-V -All",
         )
-    if error.id.endswith(_GET_VM) and error.category in ("InvalidArgument", "ObjectNotFound"):
+    if error.id.endswith(_GET_VM) and error.category == "InvalidArgument":
         return gone(name)
+    if error.id.endswith(_GET_VM) and error.category == "ObjectNotFound":
+        return Error(
+            "Hyper-V's management service does not answer on the host",
+            evidence=error.evidence,
+            cure="on the host: Start-Service vmms; then run this again",
+        )
     return None
 
 

@@ -125,6 +125,15 @@ def test_write_that_is_not_known_to_be_done_is_no_refusal() -> None:
             TargetError,
             "removed",
         ),
+        (
+            ScriptFailed(
+                "refused",
+                id="ObjectNotFound,Microsoft.HyperV.PowerShell.Commands.GetVM",
+                category="ObjectNotFound",
+            ),
+            Error,
+            "Start-Service vmms",
+        ),
     ],
     ids=str,
 )

@@ -20,6 +20,7 @@ function Set-Setting($vm, $setting, $value, $adapter) {
 }
 
 function Invoke-Phase($data) {
+    Import-Module -Name Hyper-V
     $vm = Get-VM -Id ([guid]$data.id)
     $before = Get-Facts $data.id
     $present = $before.settings[$data.setting]

@@ -1,6 +1,7 @@
 # The one VM of a name or id, with its facts. A name is compared as it is: Get-VM -Name would take * for all.
 # It comes after a "=", so that ConvertFrom-Json does not take one like /Date(0)/ for a date.
 function Invoke-Phase($data) {
+    Import-Module -Name Hyper-V
     $name = ([string]$data.name).Substring(1)
     $all = @(Get-VM)
     $found = @()

@@ -29,6 +29,7 @@ function Wait-State($id, $wanted, $looks) {
 }
 
 function Invoke-Phase($data) {
+    Import-Module -Name Hyper-V
     $id = [guid]$data.id
     $vm = Get-VM -Id $id
     $code = 0

@@ -1,4 +1,5 @@
 # What is judged about one VM and its host. Comes before find, read, apply and power; changes nothing.
+# Those import Hyper-V first: VMware's PowerCLI has a Get-VM, too, and PowerShell would take the first it finds.
 # What a host of some age does not have reads $null (Select-Object), and what this user may not read does too.
 function Get-HostFacts {
     $build = Get-ItemProperty -LiteralPath 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
@@ -47,7 +48,7 @@ function ConvertTo-Word($value) {
 function Get-AdapterId($adapter) { ([string]$adapter.Id).Split('\')[-1] }
 
 # Each setting that nestvirt can write, as text: what a plan, the journal and the check before a write compare.
-function Get-Setting($vm, $processor, $memory, $optOut, $adapters) {
+function Get-Setting($vm, $version, $processor, $memory, $optOut, $adapters) {
     $dynamic = 'false'
     if ($memory.DynamicMemoryEnabled) {
         $dynamic = 'true, minimum={0}, startup={1}, maximum={2}' -f $memory.Minimum, $memory.Startup, $memory.Maximum
@@ -56,7 +57,7 @@ function Get-Setting($vm, $processor, $memory, $optOut, $adapters) {
     if (([string]$vm.State).Replace('Critical', '').Replace('Fast', '') -eq 'Saved') { $saved = 'saved' }
     $settings = @{
         SavedState = $saved
-        Version = [string]$vm.Version
+        Version = ConvertTo-Word $version
         DynamicMemoryEnabled = $dynamic
         VirtualizationBasedSecurityOptOut = ConvertTo-Word $optOut
         ExposeVirtualizationExtensions = ConvertTo-Word $processor.ExposeVirtualizationExtensions
@@ -69,6 +70,7 @@ function Get-Setting($vm, $processor, $memory, $optOut, $adapters) {
 
 function Get-Facts($id) {
     $vm = Get-VM -Id ([guid]$id)
+    $version = ($vm | Select-Object -Property Version).Version
     $processor = Get-VMProcessor -VM $vm | Select-Object -Property ExposeVirtualizationExtensions
     $memory = Get-VMMemory -VM $vm
     $optOut = $null
@@ -81,7 +83,7 @@ function Get-Facts($id) {
         id = [string]$vm.Id
         name = [string]$vm.Name
         state = [string]$vm.State
-        version = [string]$vm.Version
+        version = [string]$version
         generation = [int64]$vm.Generation
         replication = [string]$vm.ReplicationMode
         group = Get-GroupFacts $vm
@@ -91,6 +93,6 @@ function Get-Facts($id) {
         checkpoints = @($checkpoints | Select-Object -First 20 | ForEach-Object { [string]$_.Name })
         heartbeat = [string]$vm.Heartbeat
         kvp = @(Get-Exchange $vm)
-        settings = Get-Setting $vm $processor $memory $optOut $adapters
+        settings = Get-Setting $vm $version $processor $memory $optOut $adapters
     }
 }
