@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from nestvirt import settings
 from nestvirt.backends.hyperv.address import Address
+from nestvirt.cli import cli
 from nestvirt.errors import SettingsError
 from tests.unit.test_settings_proxmox import Memory, environment
 from tests.unit.test_settings_proxmox import config as config  # for every test here, too
@@ -149,3 +151,17 @@ def test_undo_does_not_find_plain_http_in_the_environment(monkeypatch: pytest.Mo
     environment(monkeypatch, HYPERV_HTTPS="false")
     values = settings.resolve("hyperv", None, {}, {"endpoint": URL}).values
     assert Address.parse(values["endpoint"], plain="plain_http" in values).secure
+
+
+@pytest.mark.parametrize("vm", [["--libvirt", "web-01"], ["--vsphere", "web-01"], ["--proxmox", "100"]])
+def test_transport_is_an_option_of_hyperv_alone(vm: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["check", *vm, "--transport", "ntlm"])
+    assert (result.exit_code, "--transport goes with --hyperv" in " ".join(result.stderr.split())) == (
+        2,
+        True,
+    )
+
+
+def test_transport_is_one_of_those_there_are() -> None:
+    result = CliRunner().invoke(cli, ["check", "--hyperv", "web-01", "--transport", "telnet"])
+    assert (result.exit_code, "kerberos" in result.stderr) == (2, True)
