@@ -1,6 +1,8 @@
 # PowerShell Direct: the host's own way into a Windows guest, with no network (Invoke-Command -VMId).
 # As a job, since it waits for ever for a guest that takes the connection and says nothing.
 function Invoke-Phase($data) {
+    # Invoke-Command asks Get-VM, which another product's module may have as well.
+    Import-Module -Name Hyper-V
     # By .NET alone: a cmdlet that sees the password in the clear would have it written into the event log.
     $password = New-Object -TypeName System.Security.SecureString
     foreach ($character in $data.secret.password.ToCharArray()) { $password.AppendChar($character) }
