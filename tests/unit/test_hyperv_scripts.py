@@ -32,22 +32,9 @@ SECRET = {"username": "LAB\\ops", "password": "guest-secret'; Remove-VM *; #"}
 
 READING = {
     *("ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "New-Object", "Select-Object", "Where-Object"),
-    *(
-        "Get-CimInstance",
-        "Get-ClusterGroup",
-        "Get-ItemProperty",
-        "Get-Process",
-        "Get-WinEvent",
-        "Set-StrictMode",
-    ),
-    *(
-        "Get-VM",
-        "Get-VMHostSupportedVersion",
-        "Get-VMIntegrationService",
-        "Get-VMMemory",
-        "Get-VMNetworkAdapter",
-    ),
-    *("Get-VMProcessor", "Get-VMSecurity", "Get-VMSnapshot", "Set-StrictMode"),
+    *("Get-CimInstance", "Get-ClusterGroup", "Get-ItemProperty", "Get-Process", "Get-WinEvent"),
+    *("Get-VM", "Get-VMHostSupportedVersion", "Get-VMIntegrationService", "Get-VMMemory", "Get-VMSecurity"),
+    *("Get-VMNetworkAdapter", "Get-VMProcessor", "Get-VMSnapshot", "Import-Module", "Set-StrictMode"),
 }
 """Change nothing."""
 GUEST = {"Invoke-Command", "Receive-Job", "Remove-Job", "Wait-Job"}
@@ -168,6 +155,13 @@ def test_every_cmdlet_and_parameter_exists(name: str) -> None:
             continue
         names = {each.name.lower() for held in known.sets for each in held.parameters} | set(COMMON)
         assert {parameter for parameter, _value in given(node)} <= names, label
+
+
+@each_phase
+def test_it_is_hyper_vs_cmdlet_that_it_calls(phase: str) -> None:
+    """VMware's PowerCLI has a Get-VM, too: the module that is imported last goes first."""
+    imports = [dict(given(node)).get("name") for label, node in commands(phase) if label == "Import-Module"]
+    assert [written(name) for name in imports if name is not None] == ["Hyper-V"]
 
 
 @each_file

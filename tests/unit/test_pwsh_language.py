@@ -144,6 +144,7 @@ def test_a_function_writes_all_that_it_does_not_keep() -> None:
     assert run("function Test { 'noise'; return 1 }; Test") == ["noise", 1]
     assert run("function Test { $null = 'noise'; return 1 }; Test") == [1]
     assert run("function Test([int]$a, $b = 5) { $a + $b }; Test 1; Test -b 1 -a '2'") == [6, 3]
+    assert run("function Test([switch]$s, $a) { $s, $a }; Test -s 1; Test 2") == [True, 1, False, 2]
 
 
 def test_a_function_sees_its_callers_variables_and_keeps_its_own() -> None:
@@ -194,6 +195,8 @@ ENDS = {
     "ConvertFrom-Json -InputObject '{'": f"System.ArgumentException,{COMMANDS}.ConvertFromJsonCommand",
     "Start-Sleep -Seconds 'x'": "CannotConvertArgument,Start-Sleep",
     "Start-Sleep": "MissingMandatoryParameter,Start-Sleep",
+    "Start-Sleep -Seconds": "MissingArgument,Start-Sleep",
+    "function Test($a) { $a }; Test -a": "MissingArgument",
     "Start-Sleep 1 2": "PositionalParameterNotFound,Start-Sleep",
     "ConvertFrom-Json -InputObject $null": "ParameterArgumentValidationErrorNullNotAllowed,ConvertFrom-Json",
     "Start-Sleep -Seconds 1 -Milliseconds 1": "AmbiguousParameterSet,Start-Sleep",

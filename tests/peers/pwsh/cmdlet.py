@@ -126,6 +126,10 @@ def _set(line: str) -> ParameterSet:
     return ParameterSet(tuple(made))
 
 
+PRESENT = object()
+"""The value of a parameter after which none stands: right for a switch alone."""
+
+
 @dataclass
 class Arguments:
     """What a command line gives: by name, in order, and how errors are to be taken."""
@@ -205,12 +209,16 @@ def _unbound(used: Cmdlet, error_id: str, message: str) -> Raised:
 def converted(used: Cmdlet, parameter: Parameter, value: Any) -> Any:
     """A value as the parameter's type; a list of one where it takes many."""
     value = None if value is NOTHING else value
+    if value is PRESENT and parameter.kind != "switch":
+        raise _unbound(used, "MissingArgument", f"Missing an argument for parameter '{parameter.name}'.")
     kind, many = parameter.kind.removesuffix("[]"), parameter.kind.endswith("[]")
     if value is None and kind != "switch":
         if parameter.mandatory and kind not in ("object", "psobject"):
             message = f"Cannot bind argument to parameter '{parameter.name}' because it is null."
             raise _unbound(used, "ParameterArgumentValidationErrorNullNotAllowed", message)
         return None
+    if value is PRESENT:
+        return True
     items = value if many and is_list(value) else [value]
     made = [_one(used, parameter, kind, each) for each in items]
     return made if many else made[0]

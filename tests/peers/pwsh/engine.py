@@ -49,7 +49,6 @@ class Engine:
     Args:
         cmdlets: those that can be called, by name.
         machine: what the cmdlets act on.
-        stdin: what the process is given.
         environment: $env:.
     """
 
@@ -57,12 +56,10 @@ class Engine:
         self,
         cmdlets: Mapping[str, Cmdlet],
         machine: Any = None,
-        stdin: bytes = b"",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.cmdlets = CaseDict(dict(cmdlets))
         self.machine = machine
-        self.stdin = stdin
         self.environment = CaseDict(dict(environment or {}))
         self.stdout: list[str] = []
         self.stderr: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 from tree_sitter import Node
 
 from tests.peers.pwsh import members
-from tests.peers.pwsh.cmdlet import Arguments, call
+from tests.peers.pwsh.cmdlet import PRESENT, Arguments, call
 from tests.peers.pwsh.convert import cast, collapsed, is_list, number, text, unrolled
 from tests.peers.pwsh.engine import Engine, expression, statement
 from tests.peers.pwsh.expressions import is_static, member
@@ -138,9 +138,13 @@ def script(
     if unknown:
         raise NotKnown(f"the parameter -{unknown[0]} of {written(node)[:40]!r}")
     for name, kind, default in parameters:
+        switch = kind is not None and kind.short == "switch"
         if name in given.named:
             value = given.named[name]
-        elif rest and not (kind and kind.short == "switch"):
+            if value is PRESENT and not switch:
+                raise failure("MissingArgument", f"Missing an argument for parameter '{name}'.")
+            value = True if value is PRESENT else value
+        elif rest and not switch:
             value = rest.pop(0)
         else:
             value = engine.value(default, inner) if default is not None else None
@@ -160,7 +164,7 @@ def arguments(engine: Engine, elements: Node | None, scope: Variables) -> tuple[
             dropped = _redirected(element) or dropped
         elif element.type == "command_parameter":
             if waiting:
-                given.named[waiting] = True
+                given.named[waiting] = PRESENT
             waiting = written(element).strip("-:")
         elif written(element).startswith("@") and element.type == "unary_expression" and _splat(element):
             _spread(engine, element, given, scope)
@@ -170,12 +174,12 @@ def arguments(engine: Engine, elements: Node | None, scope: Variables) -> tuple[
                 given.named[waiting] = value
                 waiting = ""
             elif waiting:
-                given.named[waiting], waiting = True, ""
+                given.named[waiting], waiting = PRESENT, ""
                 given.ordered.append(value)
             else:
                 given.ordered.append(value)
     if waiting:
-        given.named[waiting] = True
+        given.named[waiting] = PRESENT
     return given, dropped
 
 

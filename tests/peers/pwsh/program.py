@@ -57,7 +57,7 @@ class PowerShell:
         if source is None:
             return Result(b"", b"'powershell' is asked for what it does not know", 1)
         self.scripts.append(source)
-        engine = Engine(CMDLETS, self.machine, invocation.stdin, self.environment)
+        engine = Engine(CMDLETS, self.machine, self.environment)
         # powershell.exe itself reads a redirected standard input, line by line
         engine.globals.here["input"] = invocation.stdin.decode("utf-8", "replace").splitlines()
         code = 0
