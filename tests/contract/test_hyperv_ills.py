@@ -8,9 +8,8 @@ from nestvirt.backends.hyperv import wire
 from nestvirt.backends.hyperv.faults import NoAnswer
 from nestvirt.backends.hyperv.session import HyperVSession
 from nestvirt.errors import AccessDenied, ConnectionFailed
-from tests.contract.winrm_hosts import LONG, Settings
+from tests.contract.winrm_hosts import LONG, Settings, impatient
 from tests.contract.winrm_hosts import host as host  # for every test here, too
-from tests.contract.winrm_hosts import hurry as hurry
 from tests.contract.winrm_hosts import session as session
 from tests.contract.winrm_hosts import settings as settings
 from tests.peers.winrm.ills import Ill
@@ -25,11 +24,12 @@ SPOILT = (Ill.CUT, Ill.LOST, Ill.HALF, Ill.GARBAGE, Ill.BOMB, Ill.FOREIGN, Ill.E
 @pytest.mark.parametrize("ill", SPOILT)
 @pytest.mark.parametrize("operation", ["Command", "Send", "Receive"])
 def test_what_is_not_known_is_told_as_such_and_can_be_asked_again(
-    host: Endpoint, settings: Settings, hurry: None, operation: str, ill: Ill, *, secure: bool
+    host: Endpoint, settings: Settings, operation: str, ill: Ill, *, secure: bool
 ) -> None:
     session = HyperVSession(settings(endpoint=host.https_url if secure else host.http_url))
+    session.open()
     host.ail(ill, operation)
-    with pytest.raises(NoAnswer) as caught:
+    with impatient(ill), pytest.raises(NoAnswer) as caught:
         session.run("read", LONG)
     assert caught.value.evidence
     assert caught.value.cure
@@ -52,11 +52,9 @@ def test_script_whose_end_is_not_known_is_ended_before_another_begins(
 
 
 @pytest.mark.parametrize("ill", SPOILT)
-def test_where_no_shell_was_opened_nothing_was_run(
-    host: Endpoint, session: HyperVSession, hurry: None, ill: Ill
-) -> None:
+def test_where_no_shell_was_opened_nothing_was_run(host: Endpoint, session: HyperVSession, ill: Ill) -> None:
     host.ail(ill, "Create")
-    with pytest.raises(ConnectionFailed) as caught:
+    with impatient(ill), pytest.raises(ConnectionFailed) as caught:
         session.run("read", {})
     assert not isinstance(caught.value, NoAnswer)
     assert host.invocations == []

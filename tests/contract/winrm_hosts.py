@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from nestvirt.backends.hyperv import shell
 from nestvirt.backends.hyperv.session import HyperVSession
 from tests.peers.winrm.command import Invocation, Result
+from tests.peers.winrm.ills import Ill
 from tests.peers.winrm.pki import Certificates
 from tests.peers.winrm.server import Endpoint
 
@@ -52,9 +54,12 @@ def session(settings: Settings) -> Iterator[HyperVSession]:
     made.close()
 
 
-@pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is awaited has to come quickly."""
-    monkeypatch.setattr(shell, "ANSWER", 0.5)
-    monkeypatch.setattr(shell, "GRACE", 0.0)
-    monkeypatch.setattr(shell, "OPERATION", 1)
+@contextmanager
+def impatient(ill: Ill) -> Iterator[None]:
+    """An answer that will not come is not awaited for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        if ill is Ill.STALL:
+            patch.setattr(shell, "ANSWER", 1.0)
+            patch.setattr(shell, "OPERATION", 1)
+            patch.setattr(shell, "GRACE", 0.0)
+        yield
