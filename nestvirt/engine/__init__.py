@@ -303,6 +303,7 @@ def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
         if nearest:
             evidence = f"{setting} {nearest}, the nearest to not set that there is, as before run {run.id}"
         status, cure = Status.FAIL, f"set it by hand to: {before}"
+        same = same and setting != SAVED_STATE  # another one may have been saved since
         if first.lasts and not same:
             evidence, status = f"{first.stays}, as run {run.id} left it", Status.WARN
             cure = f"none: {LASTING[setting]}"

@@ -342,3 +342,13 @@ def test_cluster_that_brings_a_vm_back_by_itself_is_no_stop(rig: HyperVRig, jour
         "Set-VMProcessor",
         "Start-ClusterGroup",
     ]
+
+
+def test_state_that_was_saved_since_is_not_the_one_that_was_lost(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(nested=True)
+    rig.suspend(name)
+    run = enable(rig, journal, name, DISCARD).run
+    rig.suspend(name)
+    [finding] = undo(rig, journal, name, run).findings
+    assert (finding.check, finding.status) == ("vm-restored", Status.WARN)
+    assert "SavedState is gone" in finding.evidence

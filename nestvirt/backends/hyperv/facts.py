@@ -56,7 +56,8 @@ def _vm_clustered(facts: Situation, goal: Goal) -> Iterator[Finding]:
         evidence = f"it is a VM of a cluster that does not show its role to this user: {group.state}"
         cure = (
             "install the cluster's cmdlets on the host (Install-WindowsFeature RSAT-Clustering-PowerShell), "
-            "and give this user the cluster (Grant-ClusterAccess)"
+            "and give this user the cluster (Grant-ClusterAccess); where that is refused over WinRM alone, "
+            "log in by CredSSP"
         )
         status = Status.FAIL if facts.power is Power.RUNNING else Status.WARN
         yield Finding(check, layer, status, evidence, cure)

@@ -12,7 +12,8 @@ from nestvirt.errors import Error, TargetError
 from nestvirt.printable import printable
 
 _IDENTITY = re.compile(r"\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?(?:@(.+))?", re.IGNORECASE)
-_ALSO = "choose one of these; or another host with --connect"
+_OTHER = "or name another host with --connect"
+_ALSO = f"choose one of these; {_OTHER}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _none(name: str, answer: Any, wanted: Wanted) -> Any:
     names = [text(vm, "name") for vm in several(answer, "listed")]
     more = f" and {total - len(names)} more" if total > len(names) else ""
     evidence = f"its VMs: {', '.join(sorted(names))}{more}" if names else "it has none that this user may see"
-    raise TargetError(f"{host} has no VM {name}", evidence=evidence, cure=_ALSO)
+    cure = _ALSO if names else "see that this user is in the host's group Hyper-V Administrators; " + _OTHER
+    raise TargetError(f"{host} has no VM {name}", evidence=evidence, cure=cure)
 
 
 def place_of(facts: Situation) -> str:

@@ -125,8 +125,9 @@ def test_none_tells_what_there_is() -> None:
         one(Wanted("web-02"), found("web-01", "db-01", total=30))
     assert "web-02" in caught.value.message
     assert caught.value.evidence == "its VMs: db-01, web-01 and 28 more"
-    with pytest.raises(TargetError, match="HV01"):
+    with pytest.raises(TargetError, match="HV01") as caught:
         one(Wanted("web-02"), found())
+    assert "Hyper-V Administrators" in caught.value.cure
 
 
 def test_several_tell_their_ids() -> None:
