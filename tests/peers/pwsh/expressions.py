@@ -8,7 +8,7 @@ from typing import Any
 from tree_sitter import Node
 
 from tests.peers.pwsh import members, statics
-from tests.peers.pwsh.convert import UNITS, cast, collapsed, is_list, number, text, truth, unrolled
+from tests.peers.pwsh.convert import UNITS, cast, collapsed, is_list, number, text, truth
 from tests.peers.pwsh.engine import Engine, expression
 from tests.peers.pwsh.operators import ARITHMETIC, COMPARISONS, formatted, regex
 from tests.peers.pwsh.syntax import child, expandable, named, verbatim, written
@@ -120,10 +120,6 @@ def _unary(engine: Engine, node: Node, scope: Variables) -> Any:
         return -number(value)
     if operator == "+":
         return number(value)
-    if operator == "-bnot":
-        return ~int(number(value))
-    if operator == "-join":
-        return "".join(text(item) for item in unrolled(value))
     raise NotKnown(f"the operator {operator}")
 
 
@@ -176,7 +172,7 @@ def _match(engine: Engine, wanted: bool, left: Any, right: Any, scope: Variables
     return (found is not None) is wanted
 
 
-@expression("additive_expression", "multiplicative_expression", "bitwise_expression", "shift_expression")
+@expression("additive_expression", "multiplicative_expression")
 def _arithmetic(engine: Engine, node: Node, scope: Variables) -> Any:
     left, operator, right = (each for each in node.children if each.type != "comment")
     word = written(operator).lower()

@@ -119,31 +119,10 @@ def _as(value: Any, name: TypeName) -> Any:
         return None
 
 
-def _replace(left: Any, right: Any) -> Any:
-    pattern, new = (right[0], text(right[1]) if len(right) > 1 else "") if is_list(right) else (right, "")
-    to = re.sub(
-        r"\$(\d+|\{\w+\})", lambda found: "\\g<" + found[1].strip("{}") + ">", new.replace("\\", "\\\\")
-    )
-
-    def one(value: Any) -> str:
-        return re.sub(regex(text(pattern)), to, text(value), flags=re.IGNORECASE)
-
-    return [one(item) for item in left] if is_list(left) else one(left)
-
-
 def regex(pattern: str) -> str:
     return (
         pattern.replace("\\z", "\\Z").replace("(?<", "(?P<").replace("(?P<=", "(?<=").replace("(?P<!", "(?<!")
     )
-
-
-def _split(left: Any, right: Any) -> list[str]:
-    pattern, most = (text(right[0]), int(right[1])) if is_list(right) else (text(right), 0)
-    return re.split(regex(pattern), text(left), maxsplit=max(most - 1, 0), flags=re.IGNORECASE)
-
-
-def _join(left: Any, right: Any) -> str:
-    return text(right).join(text(item) for item in (left if is_list(left) else [left]))
 
 
 def _contains(left: Any, right: Any) -> bool:
@@ -168,9 +147,6 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "is": _is,
     "isnot": lambda a, b: not _is(a, b),
     "as": _as,
-    "replace": _replace,
-    "split": _split,
-    "join": _join,
 }
 
 
@@ -220,19 +196,10 @@ def _minus(left: Any, right: Any) -> Any:
     return left - right if isinstance(left, datetime | timedelta) else number(left) - number(right)
 
 
-def _bits(operation: Callable[[int, int], int]) -> Callable[[Any, Any], int]:
-    return lambda a, b: operation(int(number(a)), int(number(b)))
-
-
 ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": _plus,
     "-": _minus,
     "*": _times,
     "/": _divided,
     "%": lambda a, b: number(a) % number(b),
-    "-band": _bits(lambda a, b: a & b),
-    "-bor": _bits(lambda a, b: a | b),
-    "-bxor": _bits(lambda a, b: a ^ b),
-    "-shl": _bits(lambda a, b: a << b),
-    "-shr": _bits(lambda a, b: a >> b),
 }
