@@ -22,7 +22,7 @@ from tests.peers.winrm.pki import Certificates
 
 
 class HyperVConformance(ColdConformance):
-    """A guest that has not heard of its shutdown in 2 seconds is deaf; Linux guests are reached by SSH."""
+    """A guest that has not heard of its shutdown in 4 seconds is deaf; Linux guests are reached by SSH."""
 
     kind: type[HyperVRig] = HyperVRig
 
@@ -43,7 +43,7 @@ class HyperVConformance(ColdConformance):
         backend = backends.connect(target, rig.endpoint)
         vm = backend.find(name)
         ssh = LinuxGuest(cast("HyperVRig", rig), name)
-        spelling, timeout = f"--hyperv {name}", min(timeout or 2, 2)
+        spelling, timeout = f"--hyperv {name}", min(timeout, 4) or 30
         return Session(backend, target, vm, journal, spelling, ssh=ssh, timeout=timeout, tell=tell)
 
     def test_set_but_not_power_cycled_is_told_apart_even_after_a_reboot_inside(
