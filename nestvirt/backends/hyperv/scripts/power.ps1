@@ -21,9 +21,10 @@ function Start-Machine($vm) {
     }
 }
 
-function Wait-State($id, $wanted, $looks) {
+function Wait-State($vm, $wanted, $looks) {
     for ($look = 1; $look -le $looks; $look++) {
-        if ([string](Get-VM -Id $id).State -eq $wanted) { return }
+        if ([string](Get-VM -Id $vm.Id).State -eq $wanted) { return }
+        if (($wanted -eq 'Running') -and $vm.IsClustered -and ((Get-GroupFacts $vm).state -eq 'Failed')) { return }
         Start-Sleep -Milliseconds 250
     }
 }
@@ -36,7 +37,7 @@ function Invoke-Phase($data) {
     if (($data.action -eq 'shutdown') -and ([string]$vm.State -ne 'Off')) { $code = Request-Shutdown $vm }
     if (($data.action -eq 'cut') -and ([string]$vm.State -ne 'Off')) { $null = Stop-VM -VM $vm -TurnOff -Force -Confirm:$false }
     if (($data.action -eq 'start') -and ([string]$vm.State -eq 'Off')) { Start-Machine $vm }
-    if ($code -eq 0) { Wait-State $id $data.wanted $data.looks }
+    if ($code -eq 0) { Wait-State $vm $data.wanted $data.looks }
     $vm = Get-VM -Id $id
     $state = [string]$vm.State
     if (($data.wanted -eq 'Off') -and ($state -eq 'Off') -and $vm.IsClustered) { Stop-Group $vm }
