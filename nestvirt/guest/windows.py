@@ -26,7 +26,7 @@ _SHOWN = 5
 _RESTART = (
     "restart the guest; if it does not start then, as administrator: bcdedit /set hypervisorlaunchtype auto"
 )
-_LOOK = "look into the guest by hand, as administrator: systeminfo; Get-CimInstance Win32_Processor"
+_LOOK = "look into the guest by hand, as administrator: Get-CimInstance Win32_Processor | Format-List *"
 _CLIENT = "Enable-WindowsOptionalFeature -Online -FeatureName Microsoft-Hyper-V -All"
 _SERVER = "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
 

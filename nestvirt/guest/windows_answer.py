@@ -83,10 +83,11 @@ def _read(fields: dict[str, object]) -> Said:
     processors = [_kind(item, dict) for item in _part(fields, "processors", list) or ()]
     vbs = _part(fields, "vbs", dict)
     features = _part(fields, "features", list)
-    started, failure = _launched(_part(fields, "events", list))
+    events = _part(fields, "events", list)
+    started, failure = _launched(events)
     workers = _part(fields, "workers", list)
     running = _running(_part(fields, "vms", list), workers, started)
-    if started is None and features == [] and workers == [] and "events" in fields:
+    if started is None and events is not None and features == [] and workers == []:
         started = False  # there is nothing that could start. Elsewhere the log may have been cleared
     if running and machine is not None and not _kind(machine["hypervisor_present"], bool):
         raise ValueError("VMs run, and no hypervisor is present")

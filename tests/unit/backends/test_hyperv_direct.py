@@ -94,6 +94,10 @@ def refusal(act: Callable[[], object]) -> GuestUnreachable:
         ([item("FullyQualifiedDomainName", "web-01")], None),
         ([item("OSName", "")], None),
         ([item("OSName", "Windows Server 2022 Datacenter"), item("OSPlatformId", "2")], WINDOWS),
+        (
+            [item("OSName", "Hyper-V Server 2019"), item("OSPlatformId", "2")],
+            System("Hyper-V Server 2019", True),
+        ),
         ([item("OSName", "Microsoft Windows 11 Pro")], System("Microsoft Windows 11 Pro", True)),
         ([item("OSName", "Ubuntu 24.04.1 LTS"), item("OSVersion", "6.8.0")], LINUX),
         ([item("OSName", "A &amp; B &lt;x&gt;")], System("A & B <x>", False)),
@@ -101,7 +105,7 @@ def refusal(act: Callable[[], object]) -> GuestUnreachable:
         ([7, None, "<INSTANCE", item("OSName", "y" * 5000)], None),
         ([item("Name", "x")] * 100 + [item("OSName", "late")], None),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_system_is_read_from_key_value_exchange(kvp: list[object], system: System | None) -> None:
     assert system_of(kvp) == system

@@ -83,6 +83,17 @@ def test_vms_of_both_kinds_are_told_apart_and_counted() -> None:
     assert finding(probed, "guest-kvm-users").evidence.startswith("VMs run inside: a, b, a VM that")
 
 
+def test_vms_that_run_say_more_than_a_log_that_was_cleared() -> None:
+    probed = judged(hyperv(vms=[vm("a", 1)], workers=[1, 2], events=[]))
+    assert probed.proof.numbers == {"kvm_users": 2}
+    assert finding(probed, "guest-cpu-flag").status is Status.PASS
+
+
+def test_vm_without_a_process_does_not_run_whether_or_not_processes_could_be_read() -> None:
+    probed = judged(hyperv(vms=[vm("x", 0)], workers=None, unread={"workers": "Denied"}))
+    assert probed.proof.verdict == "not-proven"
+
+
 def test_many_vms_are_told_in_few_words() -> None:
     probed = judged(hyperv(vms=[vm(f"vm{n}", n) for n in range(1, 31)], workers=list(range(1, 31))))
     assert "vm5 and 25 more" in finding(probed, PROOF).evidence
@@ -136,6 +147,23 @@ def test_hyperv_that_could_not_start_for_lack_of_them() -> None:
     assert (own.status, own.cure) == (Status.WARN, "see guest-cpu-flag")
 
 
+def test_event_of_an_error_is_no_start() -> None:
+    probed = judged(hyperv(events=[{"id": 2, "level": 2}], vms=[], workers=[]))
+    assert probed.proof.cause == "no-cpu-flag"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"workers": [7]}, {"events": None, "unread": {"events": "LogDenied"}}],
+    ids=["worker", "no-log"],
+)
+def test_extensions_are_not_called_absent_where_something_may_hold_them(fields: dict[str, Any]) -> None:
+    """Nothing is installed that could: but a worker process runs, or the log is closed to this user."""
+    probed = judged(plain(processors=hidden(), **fields))
+    assert finding(probed, "guest-cpu-flag").status is Status.UNKNOWN
+    assert probed.proof.verdict == "not-proven"
+
+
 def test_failure_of_an_earlier_boot_counts_no_more() -> None:
     """Newest first: the log was read from a moment before this boot."""
     assert judged(hyperv(events=[STARTED, FAILED])).proof.verdict == "works"
@@ -157,6 +185,8 @@ def test_hidden_extensions_are_no_lack_where_hyperv_may_hold_them(fields: dict[s
 def test_processor_that_says_nothing_is_not_called_without_them() -> None:
     probed = judged(plain(processors=processors(extensions=None)))
     assert finding(probed, "guest-cpu-flag").status is Status.UNKNOWN
+    assert finding(probed, "guest-paging").status is Status.SKIP
+    assert finding(probed, "guest-firmware").status is Status.SKIP
     assert probed.proof.verdict == "not-proven"
 
 
@@ -260,6 +290,10 @@ def nonsense(answer: bytes) -> Finding:
 )
 def test_what_is_no_answer_proves_nothing(answer: bytes) -> None:
     assert len(nonsense(answer).evidence) < 400
+
+
+def test_answer_that_is_too_long_is_not_read() -> None:
+    assert "64 KiB" in nonsense(written(plain()) + b" " * ANSWER_LIMIT).evidence
 
 
 def test_vms_without_any_hypervisor_are_a_contradiction() -> None:
