@@ -22,6 +22,9 @@ from nestvirt.printable import printable
 SERVICE_PATIENCE = 20.0
 """Seconds that a guest whose heart beats may take to start the service that PowerShell Direct speaks to."""
 
+SCRIPT = 20.0
+"""Seconds that a host may take to start PowerShell with Hyper-V's module, beside what the guest takes."""
+
 VARIABLES = "NESTVIRT_HYPERV_GUEST_USERNAME and NESTVIRT_HYPERV_GUEST_PASSWORD"
 REFUSED = "PSDirectException"
 """What the host's PowerShell throws where the guest refuses user or password (RemoteSessionHyperVSocket)."""
@@ -29,7 +32,6 @@ REFUSED = "PSDirectException"
 _SSH = "name a way in: --ssh USER@HOST"
 _OR_SSH = f"or {_SSH}"
 _ITEM = re.compile(r'<PROPERTY NAME="(Name|Data)"[^>]*>\s*<VALUE>([^<]{0,1000})</VALUE>')
-_ON_TOP = 1.0
 
 
 class Session(Protocol):
@@ -143,7 +145,7 @@ class PowerShellDirect:
         """Wait for the guest's heartbeat; no password is tried meanwhile, which could lock an account."""
         state = heartbeat = "?"
         for _ in moments(time.monotonic() + timeout):
-            found = self._run("heartbeat", {"id": self._guid}, timeout=max(_ON_TOP, timeout))
+            found = self._run("heartbeat", {"id": self._guid}, timeout=SCRIPT)
             state, heartbeat = str(found.get("state")), str(found.get("heartbeat"))
             kvp = found.get("kvp")
             system = system_of(kvp if isinstance(kvp, list) else [])
@@ -167,7 +169,7 @@ class PowerShellDirect:
         failure: GuestUnreachable | None = None
         for _ in moments(time.monotonic() + min(timeout, SERVICE_PATIENCE)):
             try:
-                return self._ask(max(_ON_TOP, end - time.monotonic()))
+                return self._ask(max(1.0, end - time.monotonic()))
             except _NotYet as error:
                 failure = error
         raise failure or GuestUnreachable("the guest was not asked", evidence="no time was left for it")
@@ -175,7 +177,7 @@ class PowerShellDirect:
     def _ask(self, seconds: float) -> bytes:
         secret = {"username": self._user, "password": self._password}
         data = {"id": self._guid, "seconds": int(seconds + 0.5), "limit": ANSWER_LIMIT + 1}
-        found = self._run("direct", data, secret=secret, timeout=seconds + SERVICE_PATIENCE)
+        found = self._run("direct", data, secret=secret, timeout=seconds + SCRIPT)
         if found.get("answered") is not True:
             raise GuestUnreachable(
                 f"the guest did not answer by PowerShell Direct within {seconds:.0f} s",
