@@ -34,6 +34,7 @@ BLOCKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "an old version on AMD": ("vm-version", {}, {"version": "9.2"}),
     "saved": ("vm-suspended", {}, {"state": "Saved"}),
     "saved fast": ("vm-suspended", {}, {"state": "FastSaved"}),
+    "its storage is away": ("vm-storage", {}, {"state": "OffCritical"}),
     "paused": ("vm-suspended", {}, {"state": "Paused"}),
     "a replica": ("vm-replica", {}, {"replication": "Replica"}),
 }

@@ -13,6 +13,7 @@ from nestvirt.model import Finding, Goal, Layer, Power, Status
 CHECKS = {
     "host-hypervisor-role": "Has the host the role Hyper-V, and does its hypervisor run?",
     "host-build": "Is the host's Windows new enough to nest on its CPU?",
+    "vm-storage": "Does Hyper-V reach the VM's files?",
     "vm-suspended": "Is the VM paused?",
     "vm-saved-state": "Is it known that a saved state will be lost?",
     "vm-replica": "Is the VM no copy that Hyper-V Replica keeps?",
@@ -31,6 +32,13 @@ CHECKS = {
 """Check id to the question it asks."""
 
 _COPIES = ("Replica", "ExtendedReplica", "TestReplica")
+
+
+def _vm_storage(facts: Situation, _goal: Goal) -> Iterator[Finding]:
+    if facts.state.endswith("Critical"):
+        evidence = f"the VM is {facts.state}: Hyper-V does not reach its disks, or its configuration"
+        cure = "bring its storage back, and see Status of Get-VM; then run this again"
+        yield Finding("vm-storage", Layer.VM, Status.FAIL, evidence, cure)
 
 
 def _vm_replica(facts: Situation, goal: Goal) -> Iterator[Finding]:
@@ -106,6 +114,7 @@ def _vm_agent(facts: Situation, _goal: Goal) -> Iterator[Finding]:
 _QUESTIONS = (
     host_checks.host_hypervisor_role,
     host_checks.host_build,
+    _vm_storage,
     vm_checks.vm_suspended,
     _vm_replica,
     vm_checks.vm_version,
