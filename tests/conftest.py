@@ -134,8 +134,8 @@ def certificates() -> Iterator[Certificates]:
 def hyperv_lab(certificates: Certificates) -> Iterator[HyperVLab]:
     """A Hyper-V host of its own for each test: ``.host`` is its state, ``.endpoint`` its WinRM service.
 
-    A test with a script that this PowerShell does not know, or that does what nobody should do to a host, fails
-    at its end; one that means to takes it out of ``.host.wrongs``.
+    A test with a script that this PowerShell does not know, or that does what nobody should do to a host,
+    fails at its end; one that means to takes it out of ``.host.wrongs``.
     """
     with HyperVLab(certificates) as lab:
         yield lab
