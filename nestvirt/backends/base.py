@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from nestvirt.errors import ChangeRejected
-from nestvirt.guest.channel import Channel
+from nestvirt.guest.channel import Channel, Examiner
 from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
 
 
@@ -184,7 +184,7 @@ class Backend(Protocol):
             PowerError: it did not start; the evidence has the hypervisor's own words.
         """
 
-    def channel(self, vm: Vm) -> Channel | None:
+    def channel(self, vm: Vm) -> Channel | Examiner | None:
         """The hypervisor's own way into the guest, or None where it has none for this VM."""
 
     def close(self) -> None:

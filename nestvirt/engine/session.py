@@ -28,6 +28,7 @@ class Step(StrEnum):
     START = "starting"
     WAIT = "waiting for the guest"
     PROBE = "running guest code in the guest"
+    LOOK = "looking inside the guest"
     PUT_BACK = "putting back"
 
 
@@ -116,6 +117,9 @@ def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     command += f" {session.beside}" if session.beside else ""
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
     command += f" --upgrade-hardware {shlex.quote(goal.upgrade)}" if goal.upgrade else ""
+    command += " --discard-saved-state" if goal.discard_saved_state else ""
+    command += " --mac-spoofing" if goal.mac_spoofing else ""
+    command += " --upgrade-version" if goal.upgrade_version else ""
     findings = facts.judge(goal)
     by_hand = (None, ColdBoot()) if facts.busy else (None,)
     return [f if f.fix in by_hand else replace(f, cure=command) for f in to_host(session, findings)]
