@@ -105,8 +105,10 @@ def test_dynamic_memory_forgets_its_sizes(host: Host) -> None:
 
 
 def test_a_text_is_no_boolean_for_a_parameter(host: Host) -> None:
-    error, _category = refused(host, "Set-VMProcessor -VM $vm -ExposeVirtualizationExtensions 'true'")
-    assert error == "CannotConvertArgument,Set-VMProcessor"
+    for value in ("'true'", "$null", "'False'"):
+        error, _category = refused(host, f"Set-VMProcessor -VM $vm -ExposeVirtualizationExtensions {value}")
+        assert error == "CannotConvertArgument,Set-VMProcessor"
+    assert host.machines[0].expose is False
 
 
 def test_early_builds(host: Host) -> None:

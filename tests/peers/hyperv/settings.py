@@ -21,7 +21,8 @@ def _set_processor(call: Call, host: Host) -> None:
         words = "A parameter cannot be found that matches parameter name 'ExposeVirtualizationExtensions'."
         error_id = "NamedParameterNotFound,Microsoft.HyperV.PowerShell.Commands.SetVMProcessor"
         raise failure(error_id, words, "InvalidArgument", BINDING)
-    each_of(call, host, lambda machine: host.set_expose(machine, expose))
+    if expose is not None:
+        each_of(call, host, lambda machine: host.set_expose(machine, expose))
 
 
 @hyperv(

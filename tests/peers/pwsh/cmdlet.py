@@ -216,6 +216,9 @@ def converted(used: Cmdlet, parameter: Parameter, value: Any) -> Any:
         if parameter.mandatory and kind not in ("object", "psobject"):
             message = f"Cannot bind argument to parameter '{parameter.name}' because it is null."
             raise _unbound(used, "ParameterArgumentValidationErrorNullNotAllowed", message)
+        if kind == "bool":
+            message = f"Cannot bind parameter '{parameter.name}': $null is no System.Boolean."
+            raise _unbound(used, "CannotConvertArgument", message)
         return None
     if value is PRESENT:
         return True
