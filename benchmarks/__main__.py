@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import fleet
 from benchmarks.ansible import AnsibleBench
 from benchmarks.enable import EnableBench
+from benchmarks.hyperv import HyperVBench
 from benchmarks.kata import MANY, KataBench
 from benchmarks.proxmox import ProxmoxBench
 from benchmarks.vsphere import VSphereBench
@@ -91,6 +92,11 @@ def main() -> int:
             print(count.line(), flush=True)
         ours_s, theirs_s = in_turn(proxmox.by_nestvirt, proxmox.by_requests, RUNS)
     print(Ratio("Proxmox: facts by nestvirt / the same bare requests", ours_s, theirs_s, 1.5).line())
+    with tempfile.TemporaryDirectory() as state, HyperVBench(NESTVIRT, Path(state)) as hyperv:
+        for count in hyperv.counts():
+            print(count.line(), flush=True)
+        ours_s, theirs_s = in_turn(hyperv.by_nestvirt, hyperv.by_pywinrm, RUNS)
+    print(Ratio("Hyper-V: facts by nestvirt / the same script by pywinrm", ours_s, theirs_s, 2.0).line())
     with tempfile.TemporaryDirectory() as folder, KataBench(NESTVIRT, Path(folder)) as kata:
         for count in kata.counts():
             print(count.line(), flush=True)

@@ -16,7 +16,7 @@ from docs import kata_config, man, schemas
 from nestvirt import engine
 from nestvirt.backends import BACKENDS
 from nestvirt.cli import COMMANDS, cli
-from nestvirt.guest import verify
+from nestvirt.guest import verify, windows
 from nestvirt.kata.checks import CHECKS as CLUSTER_CHECKS
 
 HERE = Path(__file__).parent
@@ -24,7 +24,7 @@ NOTE = "<!-- Written by `python -m docs.generate`; changes by hand are lost. -->
 LAYERS = {
     "host": "The machine that runs the VM.",
     "vm": "The VM's definition and state, as its hypervisor tells them.",
-    "guest": "What the probe finds inside the guest, or on this machine.",
+    "guest": "What the probe finds inside the guest, or on this machine; of Windows, what it says of itself.",
     "cluster": "A Kubernetes cluster that runs pods in VMs (Kata Containers), and each of its nodes.",
 }
 
@@ -46,7 +46,7 @@ def checks() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in BACKENDS.values():
         found |= import_module(path.partition(":")[0]).CHECKS
-    return found | engine.CHECKS | verify.CHECKS | CLUSTER_CHECKS
+    return found | engine.CHECKS | verify.CHECKS | windows.CHECKS | CLUSTER_CHECKS
 
 
 def commands_page() -> str:

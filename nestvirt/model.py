@@ -16,7 +16,17 @@ POWER_RIGHT = "vm-power-permission"
 
 
 HARDWARE_VERSION = "config.version"
-"""The one setting that goes in one direction only."""
+"""VMware's hardware version of a VM."""
+
+SAVED_STATE = "SavedState"
+"""Hyper-V's saved state of a VM."""
+
+LASTING = {
+    HARDWARE_VERSION: "it cannot be lowered",
+    "Version": "it cannot be lowered",
+    SAVED_STATE: "what was discarded is gone",
+}
+"""The settings that go in one direction only, and why nobody can take them back."""
 
 
 class Layer(StrEnum):
@@ -109,12 +119,18 @@ class Goal:
         cpu: the CPU mode or model to use, in the backend's own words; None for its best choice.
         former: the change by which nestvirt once gave it nesting, for disable to put back what was there.
         upgrade: the VMware hardware version to raise the VM to where it is too old; None for never.
+        discard_saved_state: Hyper-V: whether the saved state of a VM may be lost.
+        mac_spoofing: Hyper-V: whether the VM's adapters are to let MAC addresses of VMs inside through.
+        upgrade_version: Hyper-V: whether to raise a configuration version that is too old.
     """
 
     nested: bool = True
     cpu: str | None = None
     former: Change | None = None
     upgrade: str | None = None
+    discard_saved_state: bool = False
+    mac_spoofing: bool = False
+    upgrade_version: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,14 +149,21 @@ class Change:
 
     @property
     def lasts(self) -> bool:
-        """Whether nobody can take it back: VMware lowers no VM's hardware version."""
-        return self.setting == HARDWARE_VERSION
+        """Whether nobody can take it back; see LASTING."""
+        return self.setting in LASTING
+
+    @property
+    def stays(self) -> str:
+        """What is left of one that lasts, for people."""
+        return f"{self.setting}: {self.after} stays" if self.after is not None else f"{self.setting} is gone"
 
     @property
     def deed(self) -> str:
         """What making it is, as an order."""
         if self.module:
             return f"load {self.module} anew"
+        if self.setting == SAVED_STATE:
+            return "discard the saved state"
         return (
             f"{'remove' if self.after is None and self.setting.startswith('/') else 'write'} {self.setting}"
         )

@@ -124,7 +124,7 @@ def to_text(report: Report, width: int | None = None) -> Text:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
     if report.run and report.changes and report.goal is not None and not report.planned:
-        text.append(f"\nto {_way_back(report)}\n")
+        text.append(f"\n{_way_back(report)}\n")
     for line in () if plan else report.remains:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))
@@ -133,10 +133,10 @@ def to_text(report: Report, width: int | None = None) -> Text:
 
 
 def _way_back(report: Report) -> str:
-    """How the changes are taken back; with one that lasts, only what it was made for is."""
-    if any(change.lasts for change in report.changes):
-        return "take nesting away again: nestvirt disable"
-    return f"put it back: nestvirt undo {report.run}"
+    """How the changes are taken back, and what nobody takes back."""
+    lasting = [f"{change.stays}, which nobody can undo" for change in report.changes if change.lasts]
+    undo = [] if len(lasting) == len(report.changes) else [f"to put it back: nestvirt undo {report.run}"]
+    return "; ".join((*undo, *lasting))
 
 
 def headline(report: Report) -> str:
@@ -157,6 +157,9 @@ def headline(report: Report) -> str:
         return "not proven: see what is unknown below"
     if proof is not None and proof.verdict == "works":
         where = "on this machine" if proof.channel == "local" else f"in the guest (by {proof.channel})"
+        seen = int(proof.numbers.get("kvm_users", 0))
+        if proof.numbers.keys() == {"kvm_users"}:  # it was asked, and no code was run
+            return f"saw {seen} VM{'s' if seen > 1 else ''} run {where}"
         return f"ran guest code {where}{_figures(proof.numbers)}"
     if report.summary:
         return printable(report.summary)

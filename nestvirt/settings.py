@@ -19,7 +19,7 @@ from nestvirt import configfile
 from nestvirt.configfile import ConfigFile
 from nestvirt.errors import SettingsError
 from nestvirt.settings_table import CREDENTIALS as CREDENTIALS
-from nestvirt.settings_table import GUEST_CREDENTIALS
+from nestvirt.settings_table import ENCRYPTING, GUEST_CREDENTIALS, WITHOUT_PASSWORD
 from nestvirt.settings_table import SETTINGS as SETTINGS
 from nestvirt.settings_table import Setting as Setting
 
@@ -117,8 +117,8 @@ def resolve(
 def lacks_password(backend: str, values: Mapping[str, str]) -> bool:
     """True where only a password is missing, so that its user could be asked for it."""
     secrets = _own_secrets(backend)
-    asked = "password" in secrets and "username" in values and _over_https(values.get("endpoint", ""))
-    return asked and not secrets & set(values)
+    asked = "password" in secrets and "username" in values and _keeps_secrets(backend, values)
+    return asked and not secrets & set(values) and values.get("transport", "").lower() not in WITHOUT_PASSWORD
 
 
 def _own_secrets(backend: str) -> set[str]:
@@ -130,7 +130,8 @@ def _own_secrets(backend: str) -> set[str]:
 def unverified(values: Mapping[str, str]) -> bool:
     """True where there is a server's certificate, and nothing that it is verified by."""
     pinned = "fingerprint" in values
-    return "insecure" in values and not pinned and _over_https(values.get("endpoint", ""))
+    plain = "plain_http" in values
+    return "insecure" in values and not (pinned or plain) and _over_https(values.get("endpoint", ""))
 
 
 class _Found(NamedTuple):
@@ -299,7 +300,7 @@ def _refuse_another_place(found: Mapping[str, _Found], layers: list[_Layer]) -> 
 def _same_place(endpoint: str) -> str:
     scheme, separator, rest = endpoint.lower().rstrip("/").partition("://")
     host = (rest if separator else scheme).rpartition("@")[2].removesuffix("/sdk")
-    return host.removesuffix(":8006").removesuffix(":443")
+    return re.sub(":(8006|443|598[56])$", "", host.removesuffix("/wsman"))
 
 
 def _settle_credentials(backend: str, found: dict[str, _Found]) -> None:
@@ -325,7 +326,9 @@ def _from_keyring(
     wanted = [] if _own_secrets(backend) & set(found) else wanted
     guest_user, guest_password = GUEST_CREDENTIALS.get(backend, ("", ""))
     inside = [guest_password] if guest_user in found and guest_password not in found else []
-    if not (wanted or inside) or "endpoint" not in found or not _over_https(found["endpoint"].value):
+    values = {name: of.value for name, of in found.items()}
+    wanted = [] if values.get("transport", "").lower() in WITHOUT_PASSWORD else wanted
+    if not (wanted or inside) or not _keeps_secrets(backend, values):
         return {}
     import keyring  # when asked, as it is slow to start
     import keyring.errors
@@ -341,6 +344,12 @@ def _from_keyring(
             if value:
                 held[name] = _Found(value, "the keyring", rank)
     return held
+
+
+def _keeps_secrets(backend: str, values: Mapping[str, str]) -> bool:
+    """Whether there is an address, to which no secret goes in the clear."""
+    place = values.get("endpoint", "")
+    return _over_https(place) or (bool(place) and backend in ENCRYPTING)
 
 
 def _over_https(endpoint: str) -> bool:

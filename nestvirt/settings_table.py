@@ -37,6 +37,7 @@ class Setting:
 # Other programs' variables: LIBVIRT_DEFAULT_URI is libvirt's own (https://libvirt.org/uri.html), PROXMOX_VE_*
 # are those of Terraform's and OpenTofu's bpg/proxmox, PROXMOX_* those of Ansible's community.proxmox.
 # VSPHERE_* are those of Terraform's vsphere, GOVC_* govc's, VMWARE_* those of Ansible's community.vmware.
+# HYPERV_* are those of Terraform's taliesins/hyperv.
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "libvirt": (
         Setting("uri", ("NESTVIRT_LIBVIRT_URI", "LIBVIRT_DEFAULT_URI"), "qemu:///system", option="connect"),
@@ -119,6 +120,24 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("guest_password", ("NESTVIRT_VSPHERE_GUEST_PASSWORD",), secret=True),
         Setting("guest_login", ("NESTVIRT_VSPHERE_GUEST_LOGIN", "GOVC_GUEST_LOGIN"), secret=True),
     ),
+    "hyperv": (
+        Setting("endpoint", ("NESTVIRT_HYPERV_ENDPOINT", "HYPERV_HOST"), option="connect"),
+        Setting("port", ("NESTVIRT_HYPERV_PORT", "HYPERV_PORT"), kind=int),
+        Setting("plain_http", ("NESTVIRT_HYPERV_PLAIN_HTTP",), kind=bool),
+        Setting("https", ("HYPERV_HTTPS",), kind=bool, negates="plain_http"),
+        Setting("username", ("NESTVIRT_HYPERV_USERNAME", "HYPERV_USER"), option="username"),
+        Setting("password", ("NESTVIRT_HYPERV_PASSWORD", "HYPERV_PASSWORD"), secret=True),
+        Setting("transport", ("NESTVIRT_HYPERV_TRANSPORT",), option="transport"),
+        Setting("basic", ("NESTVIRT_HYPERV_BASIC",), kind=bool),
+        Setting("use_ntlm", ("HYPERV_USE_NTLM",), kind=bool, negates="basic"),
+        Setting("ca_file", ("NESTVIRT_HYPERV_CA_FILE", "HYPERV_CACERT_PATH"), option="ca-file", kind=Path),
+        Setting("fingerprint", ("NESTVIRT_HYPERV_FINGERPRINT",), option="fingerprint"),
+        Setting("insecure", ("NESTVIRT_HYPERV_INSECURE", "HYPERV_INSECURE"), option="insecure", kind=bool),
+        Setting("cert_file", ("NESTVIRT_HYPERV_CERT_FILE", "HYPERV_CERT_PATH"), kind=Path),
+        Setting("key_file", ("NESTVIRT_HYPERV_KEY_FILE", "HYPERV_KEY_PATH"), kind=Path),
+        Setting("guest_username", ("NESTVIRT_HYPERV_GUEST_USERNAME",), option="guest-username"),
+        Setting("guest_password", ("NESTVIRT_HYPERV_GUEST_PASSWORD",), secret=True),
+    ),
     "vmx": (
         Setting("vmrun", ("NESTVIRT_VMX_VMRUN",), kind=Path),
         Setting("product", ("NESTVIRT_VMX_PRODUCT",)),
@@ -129,8 +148,17 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 CREDENTIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "proxmox": (("api_token",), ("token_id", "token_secret"), ("password",)),
     "vsphere": (("password",),),
+    "hyperv": (("password",),),
 }
 """The ways to say who one is, each the settings that it takes all of; of one source, the first counts."""
 
-GUEST_CREDENTIALS: dict[str, tuple[str, str]] = {"vsphere": ("guest_username", "guest_password")}
+WITHOUT_PASSWORD = ("kerberos", "certificate")
+"""The transports of WinRM that take none; so none is asked for."""
+
+ENCRYPTING = ("hyperv",)
+"""Those to which secrets may go without TLS: their messages are encrypted by themselves, or not sent."""
+
+GUEST_CREDENTIALS: dict[str, tuple[str, str]] = dict.fromkeys(
+    ("vsphere", "hyperv"), ("guest_username", "guest_password")
+)
 """Who one is inside the guests, where the way in goes through the hypervisor and asks for it."""

@@ -18,8 +18,8 @@ from nestvirt.errors import SettingsError
 CONNECTING = 10.0
 """Seconds to connect, and to agree on TLS."""
 
-LONGEST = 256 * 2**20
-"""Bytes of one answer, as they come over the wire."""
+LONGEST = 64 * 2**20
+"""Bytes of one answer, which come over the wire as they are: compressed ones are not taken."""
 
 _DIGESTS: dict[int, Callable[[bytes], str]] = {
     64: lambda certificate: hashlib.sha256(certificate).hexdigest(),
@@ -77,15 +77,15 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
     Raises:
         SettingsError: a CA file cannot be used.
     """
-    made = ssl.create_default_context()
+    if verify and not ca_files:
+        made = ssl.create_default_context()
+    else:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's CAs: they take time, and count
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.sslsocket_class = _Bounded
     if not verify:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
         return made
-    if ca_files:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's: only these count
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        made.sslsocket_class = _Bounded
     for path in ca_files.split(os.pathsep) if ca_files else []:
         folder = Path(path).is_dir()
         try:
@@ -98,15 +98,16 @@ def context(ca_files: str | None, *, verify: bool = True) -> ssl.SSLContext:
     return made
 
 
-class _Bounded(ssl.SSLSocket):
+class Bounded(socket.socket):
     """Reads an answer up to a moment and a size: a timeout by itself begins anew with every byte."""
 
     _until: float | None = None
-    _room = 0
+    _most = _room = 0
 
-    def expect(self, seconds: float) -> None:
-        """From now on an answer is awaited."""
-        self._until, self._room = time.monotonic() + seconds, LONGEST
+    def expect(self, seconds: float, most: int | None = None) -> None:
+        """From now on an answer is awaited, of so many bytes at most; LONGEST where none are said."""
+        self._most = self._room = LONGEST if most is None else most
+        self._until = time.monotonic() + seconds
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """See socket.socket.
@@ -115,17 +116,22 @@ class _Bounded(ssl.SSLSocket):
             TimeoutError: the answer is not there in time.
             OSError: it is too long.
         """
+        count = nbytes or memoryview(buffer).nbytes
         if self._until is None:
-            return super().recv_into(buffer, nbytes, flags)
+            return super().recv_into(buffer, count, flags)
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self.settimeout(left)
-        count = super().recv_into(buffer, nbytes, flags)
+        count = super().recv_into(buffer, count, flags)
         self._room -= count
         if self._room < 0:
-            raise OSError(f"the answer is longer than {LONGEST} bytes")
+            raise OSError(f"the answer is longer than {self._most} bytes")
         return count
+
+
+class _Bounded(Bounded, ssl.SSLSocket):
+    """The same over TLS."""
 
 
 class WrongCertificate(ssl.SSLError):
@@ -177,7 +183,16 @@ class PinnedConnection(http.client.HTTPSConnection):
         super().send(data)
 
     def getresponse(self) -> http.client.HTTPResponse:
-        """See http.client.HTTPConnection; the clock runs until the whole of it is read."""
-        if isinstance(self.sock, _Bounded):
+        """See http.client.HTTPConnection; the clock runs until the whole of it is read.
+
+        Raises:
+            HTTPException: it is compressed: a few bytes could become more than any memory holds.
+        """
+        if isinstance(self.sock, Bounded):
             self.sock.expect(self._answer())
-        return super().getresponse()
+        answer = super().getresponse()
+        coding = answer.getheader("Content-Encoding", "identity").strip().lower()
+        if coding != "identity":
+            self.close()
+            raise http.client.HTTPException(f"the answer is compressed ({coding!r}), and none such is taken")
+        return answer

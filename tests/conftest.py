@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from nestvirt.backends import base
 from tests.lab import LabError, need
 from tests.lab.k8s import ControlPlane
+from tests.lab.kdc import Kdc
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers import kubelet_run
+from tests.peers.hyperv_rig import HyperVLab
 from tests.peers.kubelet import Cluster, Kubelets
 from tests.peers.vsphere import VSphere
+from tests.peers.winrm.pki import Certificates
+from tests.peers.winrm.server import OPS
 
 AT_ONCE = 0.02
 """Seconds until it is looked a second time at a peer that does everything at once."""
@@ -116,6 +121,50 @@ def esxi(esxi_process: VSphere, monkeypatch: pytest.MonkeyPatch) -> VSphere:
     monkeypatch.setattr(base, "FIRST_PAUSE", AT_ONCE)
     esxi_process.reset()
     return esxi_process
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """What a Windows host shows over HTTPS, and what somebody can log in to it with."""
+    with Certificates() as made:
+        yield made
+
+
+@pytest.fixture
+def hyperv_lab(certificates: Certificates) -> Iterator[HyperVLab]:
+    """A Hyper-V host of its own for each test: ``.host`` is its state, ``.endpoint`` its WinRM service.
+
+    A test with a script that this PowerShell does not know, or that does what nobody should do to a host,
+    fails at its end; one that means to takes it out of ``.host.wrongs``.
+    """
+    with HyperVLab(certificates) as lab:
+        yield lab
+        assert lab.wrongs() == []
+
+
+@pytest.fixture(scope="session")
+def kdc_process() -> Iterator[Kdc]:
+    """A Kerberos realm; ask for kdc."""
+    try:
+        lab = Kdc({OPS.principal: OPS.password})
+    except (LabError, OSError) as error:
+        need(error, "the lab's KDC cannot be brought up")
+        raise
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def kdc(kdc_process: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kdc]:
+    """A Kerberos realm that this process belongs to, without a ticket: ``kdc.login(OPS.principal)``.
+
+    ``.stop()`` and ``.start(ahead=600)`` are made good afterwards.
+    """
+    for name, value in kdc_process.environment(tmp_path / "tickets").items():
+        monkeypatch.setenv(name, value)
+    yield kdc_process
+    kdc_process.stop()
+    kdc_process.start()
 
 
 def _vsphere(*, esx: bool) -> Iterator[VSphere]:

@@ -13,7 +13,7 @@ import pytest
 
 from nestvirt import __version__, engine
 from nestvirt.backends import BACKENDS
-from nestvirt.guest import probe, verify
+from nestvirt.guest import probe, verify, windows
 from nestvirt.kata.checks import CHECKS as CLUSTER_CHECKS
 
 ROOT = Path(__file__).parents[1]
@@ -184,7 +184,7 @@ def checks() -> dict[str, str]:
     for path in _facts():
         for check, question in import_module(f"nestvirt.backends.{path.parent.name}.facts").CHECKS.items():
             assert backends.setdefault(check, question) == question, f"{check} asks two questions"
-    tables = [backends, verify.CHECKS, engine.CHECKS, CLUSTER_CHECKS]
+    tables = [backends, verify.CHECKS, windows.CHECKS, engine.CHECKS, CLUSTER_CHECKS]
     merged = {check: question for table in tables for check, question in table.items()}
     assert len(merged) == sum(map(len, tables)), "a check is in two tables"
     return merged

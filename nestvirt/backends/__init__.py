@@ -12,6 +12,7 @@ BACKENDS: dict[str, str] = {
     "libvirt": "nestvirt.backends.libvirt:LibvirtBackend",
     "proxmox": "nestvirt.backends.proxmox:ProxmoxBackend",
     "vsphere": "nestvirt.backends.vsphere:VsphereBackend",
+    "hyperv": "nestvirt.backends.hyperv:HyperVBackend",
     "vmx": "nestvirt.backends.workstation:VmxBackend",
     "host": "nestvirt.backends.host:HostBackend",
     "vagrant": "nestvirt.backends.vagrant:VagrantBackend",

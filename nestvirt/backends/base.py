@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from nestvirt.errors import ChangeRejected
-from nestvirt.guest.channel import Channel
+from nestvirt.guest.channel import Channel, Examiner
 from nestvirt.model import Change, Finding, Goal, Power, Status, Target, Vm
 
 Nesting = Literal["on", "off", "pending", "unknown"]
@@ -168,6 +168,22 @@ class Approximate(Protocol):
         """What a setting does instead of what ``value`` says of it; empty where that is exact."""
 
 
+@runtime_checkable
+class Lingering(Protocol):
+    """A backend whose hypervisor goes on with what a process has begun that is dead by now."""
+
+    def at_work(self, vm: Vm) -> str:
+        """What the hypervisor does to the VM at this moment, whoever asked for it; empty for nothing."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """Facts that know beforehand which rights a very change takes."""
+
+    def forbids(self, changes: Sequence[Change]) -> Sequence[Finding]:
+        """The rights that this user lacks for them, as ``judge`` says it of the goal's own changes."""
+
+
 class Backend(Protocol):
     """Reads and writes one hypervisor. It decides nothing: the engine is the only place with an order."""
 
@@ -228,7 +244,7 @@ class Backend(Protocol):
             PowerError: it did not start; the evidence has the hypervisor's own words.
         """
 
-    def channel(self, vm: Vm) -> Channel | None:
+    def channel(self, vm: Vm) -> Channel | Examiner | None:
         """The hypervisor's own way into the guest, or None where it has none for this VM."""
 
     def close(self) -> None:

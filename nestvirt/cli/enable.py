@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -41,8 +42,30 @@ OLDEST_IN_USE = "vmx-13"
     flag_value=OLDEST_IN_USE,
     help=f"vSphere: raise a hardware version below 9, to VERSION or {OLDEST_IN_USE}. Nobody can undo that.",
 )
+@click.option(
+    "--upgrade-version",
+    is_flag=True,
+    help="Hyper-V: raise a configuration version that is too old. Nobody can undo that.",
+)
+@click.option(
+    "--discard-saved-state",
+    is_flag=True,
+    help="Hyper-V: lose what a saved VM has in its memory. Nobody can undo that.",
+)
+@click.option(
+    "--mac-spoofing",
+    is_flag=True,
+    help="Hyper-V: let VMs inside be bridged to the network by their own MACs.",
+)
 @reporting_errors
-def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int:
+def enable(
+    cpu: str | None,
+    upgrade_hardware: str | None,
+    upgrade_version: bool,
+    discard_saved_state: bool,
+    mac_spoofing: bool,
+    **options: Any,
+) -> int:
     """Give VMs nested virtualization, and prove it by running guest code inside them.
 
     Shows what it would change, asks, and power-cycles a running VM. A second run changes nothing and verifies
@@ -56,6 +79,7 @@ def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int
       nestvirt enable --libvirt web-01 --no-restart
       nestvirt enable --proxmox 100
       nestvirt enable --vsphere web-01
+      nestvirt enable --hyperv web-01
       nestvirt enable --vmx machine.vmx
       nestvirt enable --vagrant .
       nestvirt enable --host ssh://root@node1
@@ -66,21 +90,46 @@ def enable(cpu: str | None, upgrade_hardware: str | None, **options: Any) -> int
     """
     if cpu is not None and not cpu.strip():
         raise click.UsageError("--cpu was given an empty name; is a variable not set?")
-    if names_many({**options, "upgrade_hardware": upgrade_hardware}):
+    lasting = {"upgrade_hardware": upgrade_hardware, "upgrade_version": upgrade_version}
+    if names_many({**options, **lasting, "discard_saved_state": discard_saved_state}):
         from nestvirt.cli.many import reach_many
 
-        return reach_many(Goal(nested=True, cpu=cpu), {**options, "cpu": cpu})
+        goal = Goal(cpu=cpu, mac_spoofing=mac_spoofing)
+        return reach_many(goal, {**options, "cpu": cpu, "mac_spoofing": mac_spoofing})
+    of_hyperv = {
+        "--upgrade-version": upgrade_version,
+        "--discard-saved-state": discard_saved_state,
+        "--mac-spoofing": mac_spoofing,
+    }
+    _refuse_what_does_not_go_together(cpu, upgrade_hardware, of_hyperv, options)
+    goal = Goal(
+        cpu=cpu,
+        upgrade=upgrade_hardware,
+        discard_saved_state=discard_saved_state,
+        mac_spoofing=mac_spoofing,
+        upgrade_version=upgrade_version,
+    )
+    return reach_goal(goal, **options)
+
+
+def _refuse_what_does_not_go_together(
+    cpu: str | None, upgrade_hardware: str | None, of_hyperv: Mapping[str, bool], options: Mapping[str, Any]
+) -> None:
     if options["with_host"] is not None and options["no_restart"]:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     if cpu is not None and options["host"] is not None:
         raise click.UsageError("--cpu is for a VM; it does not go with --host.")
-    apart = [f"--{backend}" for backend in ("vsphere", "vmx") if options[backend] is not None]
+    apart = [f"--{backend}" for backend in ("vsphere", "hyperv", "vmx") if options[backend] is not None]
     if cpu is not None and apart:
         raise click.UsageError(f"--cpu does not go with {apart[0]}, where nesting is a setting of its own.")
     if options["with_host"] is not None and options["vsphere"] is not None:
         raise click.UsageError("--with-host is for hosts with KVM; an ESXi host has nothing to be changed.")
+    if options["with_host"] is not None and options["hyperv"] is not None:
+        raise click.UsageError("--with-host is for hosts with KVM; Hyper-V's has nothing to be changed.")
     if upgrade_hardware is not None and options["vsphere"] is None:
         raise click.UsageError("--upgrade-hardware goes with --vsphere.")
     if upgrade_hardware is not None and not re.fullmatch(r"vmx-(09|[1-9]\d)", upgrade_hardware):
         raise click.UsageError("--upgrade-hardware takes a version from vmx-09 on, such as vmx-19.")
-    return reach_goal(Goal(nested=True, cpu=cpu, upgrade=upgrade_hardware), **options)
+    for option, given in of_hyperv.items():
+        if given and options["hyperv"] is None:
+            raise click.UsageError(f"{option} goes with --hyperv.")

@@ -78,6 +78,8 @@ _OF_ONE = {
     "with_host": "enable the hosts first: nestvirt enable host:ssh://root@node1 host:ssh://root@node2",
     "drain": "it is for a host; Kubernetes' nodes are drained with --drain-nodes",
     "upgrade_hardware": "nobody can undo it: raise one VM at a time, with --vsphere VM",
+    "upgrade_version": "nobody can undo it: raise one VM at a time, with --hyperv VM",
+    "discard_saved_state": "nobody can undo it: one VM at a time, with --hyperv VM",
     "root": "it judges one saved machine",
 }
 

@@ -35,7 +35,7 @@ from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target
 STOPPED = 130
 KEPT = (
     *(name.replace("-", "_") for name in ENDPOINT),
-    *("cpu", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
+    *("cpu", "mac_spoofing", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
     *("parallel", "batch", "max_failures", "drain_nodes", "delete_emptydir_data", "context", "kubeconfig"),
 )
 """The options that a record keeps, so that --resume goes on in the same way."""
@@ -159,11 +159,11 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
             run = None if options["resume"] == NEWEST else options["resume"]
             recorded = runs.find(run, command)
             options = _as_before(options, recorded)
-            goal = replace(goal, cpu=options.get("cpu"))
+            goal = replace(goal, cpu=options.get("cpu"), mac_spoofing=bool(options.get("mac_spoofing")))
         many = Many(command, options, recorded)
         open_things.callback(many.endpoints.close)
         members = many.members()
-        _refuse_cpu(goal, members)
+        _refuse_what_is_not_theirs(goal, members)
         record = None
         if recorded is not None and not options["dry_run"]:
             record = open_things.enter_context(runs.reopen(recorded))
@@ -281,7 +281,11 @@ def _as_before(options: Mapping[str, Any], recorded: Recorded) -> dict[str, Any]
     return {**options, **{n: v for n, v in recorded.options.items() if n in KEPT and n not in given}}
 
 
-def _refuse_cpu(goal: Goal, members: Sequence[Member]) -> None:
-    apart = [m.written for m in members if m.target and m.target.backend in ("vsphere", "vmx", "host")]
+def _refuse_what_is_not_theirs(goal: Goal, members: Sequence[Member]) -> None:
+    backends = {m.target.backend: m.written for m in members if m.target is not None}
+    apart = [backends[backend] for backend in ("vsphere", "hyperv", "vmx", "host") if backend in backends]
     if goal.cpu is not None and apart:
         raise click.UsageError(f"--cpu does not go with {apart[0]}, where nesting is a setting of its own.")
+    others = [written for backend, written in backends.items() if backend != "hyperv"]
+    if goal.mac_spoofing and others:
+        raise click.UsageError(f"--mac-spoofing is for Hyper-V; it does not go with {others[0]}.")

@@ -67,6 +67,7 @@ VMS: dict[str, Naming] = {
     "libvirt": Naming("NAME", "A libvirt VM: its name, UUID, or id.", "web-01"),
     "proxmox": Naming("ID", "A Proxmox VM: its id or name.", "100"),
     "vsphere": Naming("VM", "A vSphere VM: its name, inventory path, UUID, or managed object id.", "web-01"),
+    "hyperv": Naming("NAME", "A Hyper-V VM: its name or id.", "web-01"),
     "vmx": Naming("PATH", "A VM of VMware Workstation or Fusion: its .vmx file, or folder.", "vm.vmx"),
     "vagrant": Naming("DIR", "A VM that Vagrant has made: the folder of its Vagrantfile.", "."),
     "host": Naming(
@@ -78,7 +79,16 @@ VMS: dict[str, Naming] = {
 VM_FORMS = " or ".join(f"--{backend} {of.metavar}" for backend, of in VMS.items())
 VM_EXAMPLES = " or ".join(f"--{backend} {of.example}" for backend, of in VMS.items())
 
-ENDPOINT = ("connect", "username", "ca-file", "fingerprint", "insecure", "node-ssh", "guest-username")
+ENDPOINT = (
+    "connect",
+    "username",
+    "transport",
+    "ca-file",
+    "fingerprint",
+    "insecure",
+    "node-ssh",
+    "guest-username",
+)
 """The options that are settings of a backend; settings.SETTINGS says of which."""
 
 endpoint_options = [
@@ -86,17 +96,27 @@ endpoint_options = [
         "--connect",
         metavar="URI",
         help="Where the hypervisor is: libvirt's URI, Proxmox's https://NODE:8006, ssh://root@NODE or local, "
-        "vSphere's https://VCENTER [from the environment or the configuration file].",
+        "vSphere's https://VCENTER, Hyper-V's https://HOST [from the environment or the configuration file].",
     ),
     click.option(
         "--username",
         metavar="NAME",
-        help="Proxmox, vSphere: who logs in, as USER@REALM or user@DOMAIN.",
+        help="Proxmox, vSphere, Hyper-V: who logs in, as USER@REALM, user@DOMAIN or DOMAIN\\user.",
     ),
     click.option(
-        "--ca-file", type=FILE, metavar="FILE", help="Proxmox, vSphere: the CA of the server's certificate."
+        "--transport",
+        type=click.Choice(("ntlm", "kerberos", "credssp", "certificate", "basic"), case_sensitive=False),
+        help="Hyper-V: how to log in to WinRM  [default: ntlm].",
     ),
-    click.option("--fingerprint", metavar="SHA256", help="Proxmox, vSphere: the server's own certificate."),
+    click.option(
+        "--ca-file",
+        type=FILE,
+        metavar="FILE",
+        help="Proxmox, vSphere, Hyper-V: the CA of the server's certificate.",
+    ),
+    click.option(
+        "--fingerprint", metavar="SHA256", help="Proxmox, vSphere, Hyper-V: the server's own certificate."
+    ),
     click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
     click.option(
         "--node-ssh",
@@ -106,7 +126,7 @@ endpoint_options = [
     click.option(
         "--guest-username",
         metavar="NAME",
-        help="vSphere: the guest's user, as whom VMware Tools run the probe inside.",
+        help="The guest's user, as whom VMware Tools run the probe inside, or PowerShell Direct looks.",
     ),
 ]
 

@@ -60,6 +60,10 @@ def undo(
     """
     journal, chosen = Journal(settings.state_path()), Chosen.of(options)
     backend, vm = chosen.vm or (None, None)
+    if backend == "vmx" and vm is not None:
+        from nestvirt.backends.workstation.vmfile import recorded_name  # when it is used, as a backend is
+
+        vm = recorded_name(vm)
     if listing:
         if run is not None:
             raise click.UsageError("--list takes no RUN.")

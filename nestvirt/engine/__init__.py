@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-from nestvirt.backends.base import Approximate, Facts
+from nestvirt.backends.base import Approximate, Facts, Guarded
 from nestvirt.engine.inside import (
     CHECK_PATIENCE,
     believed,
@@ -21,12 +21,25 @@ from nestvirt.engine.inside import (
     look_inside,
     verified,
 )
-from nestvirt.engine.session import Manner, Session, Step, judged, read
+from nestvirt.engine.session import Manner, Session, Step, judged, read, read_when_quiet
 from nestvirt.engine.work import Work, carry_out
 from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
 from nestvirt.guest.verify import NO_GUEST
 from nestvirt.journal import Run
-from nestvirt.model import POWER_RIGHT, Change, Finding, Goal, Layer, Plan, Power, Report, Status, Vm
+from nestvirt.model import (
+    LASTING,
+    POWER_RIGHT,
+    SAVED_STATE,
+    Change,
+    Finding,
+    Goal,
+    Layer,
+    Plan,
+    Power,
+    Report,
+    Status,
+    Vm,
+)
 from nestvirt.plan import make_plan
 
 __all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo"]
@@ -73,7 +86,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
     with _locked(session, manner):
         if not goal.nested:
             goal = replace(goal, former=session.journal.enabling(session.target.backend, session.vm))
-        facts = read(session)
+        unfinished = session.journal.unfinished(session.target.backend, session.vm)
+        facts = read(session) if unfinished is None else read_when_quiet(session)
         findings = believing(session, facts, judged(session, facts, goal), goal)
         if not goal.nested:
             findings += depending(session, facts)
@@ -82,7 +96,6 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         blockers = tuple(f for f in (*plan.blockers, *in_use) if manner.restart or f.check != POWER_RIGHT)
         if blockers:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
-        unfinished = session.journal.unfinished(session.target.backend, session.vm)
         _refuse_forgetting(session, unfinished)
         owed = _owes_power(unfinished, facts)
         idle, cycle = _cycled(session, manner, plan, facts, owed)
@@ -101,13 +114,28 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
         work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
         carry_out(session, work, facts)
-        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(session, work)):
+        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work)):
             _settle(session, unfinished, manner)
-            pending = not cycle and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot
-            remains = _pending(session, facts) if pending else ()
-            power = Power.RUNNING if cycle else facts.power
-            run = record.id if plan.changes else None
-            return replace(verified(session, goal, power, plan.changes, run, remains), cycled=cycle)
+            return _proven(session, goal, work, facts)
+
+
+def _proven(session: Session, goal: Goal, work: Work, facts: Facts) -> Report:
+    """What is done is looked at.
+
+    Args:
+        facts: as they were before.
+    """
+    remains: tuple[str, ...] = ()
+    whole = work.cycle or session.backend.kind.cold  # then nothing can be left pending
+    if not whole and make_plan(session.backend.read(session.vm).judge(goal)).cold_boot:
+        remains = _pending(session, facts)
+    power = Power.RUNNING if work.cycle else facts.power
+    if any(change.setting == SAVED_STATE for change in work.changes):
+        power = Power.STOPPED
+        remains = (f"{session.vm.name} is off now, as its saved state is gone: start it when it suits",)
+    run = work.record.id if work.changes else None
+    report = verified(session, goal, power, tuple(work.changes), run, remains)
+    return replace(report, cycled=work.cycle)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
@@ -119,7 +147,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
     """
     with _locked(session, manner):
         run = session.journal.find(run.id)  # as it is now that nobody else can write it
-        facts = read(session)
+        facts = read_when_quiet(session)
         changes = _undoing(run, facts)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:
@@ -179,10 +207,12 @@ def _against_undoing(
 ) -> tuple[Finding, ...]:
     """What would make undoing vain, such as a managed save, or harm VMs inside the guest."""
     of_host = any(change.setting.startswith("/") for change in changes)
+    rights = facts.forbids(changes) if isinstance(facts, Guarded) else ()
     blockers = [
         f for f in make_plan(facts.judge(Goal(nested=False))).blockers if of_host or f.layer is not Layer.HOST
     ]
-    return (*blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
+    blockers = [f for f in blockers if f.check not in {right.check for right in rights}]
+    return (*rights, *blockers, *(depending(session, facts) if _goal_of(run).nested else ()))
 
 
 class _InPlace:
@@ -209,11 +239,11 @@ class _InPlace:
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
 
 
-def _way_back(session: Session, work: Work) -> str:
-    """How a run is taken back; one that did what lasts cannot be undone as a whole."""
-    if any(change.lasts for change in work.changes):
-        return f"to take nesting away again: nestvirt disable {session.spelling}"
-    return f"to put it back: nestvirt undo {work.record.id}"
+def _way_back(work: Work) -> str:
+    """How a run is taken back; what lasts is not."""
+    lasting = [f"{change.stays}, which nobody can undo" for change in work.changes if change.lasts]
+    undo = [] if len(lasting) == len(work.changes) else [f"to put it back: nestvirt undo {work.record.id}"]
+    return "; ".join((*undo, *lasting))
 
 
 def _refuse_forgetting(session: Session, unfinished: Run | None) -> None:
@@ -257,15 +287,8 @@ def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
     for step in reversed(run.steps):
         setting, before = step.change.setting, step.change.before
         current = facts.value(setting)
-        if current == before or (step.change.lasts and run.outcome is None):
+        if current == before or step.change.lasts:
             continue
-        if step.change.lasts:
-            raise ChangeRejected(
-                f"run {run.id} cannot be undone as a whole: it raised {setting}, which cannot be lowered",
-                evidence=f"it was {before}, and is {current}; nothing was touched",
-                cure="take nesting alone away with nestvirt disable; for the old hardware, go back to a "
-                "snapshot or backup from before that run",
-            )
         if step.read_back and current != step.kept:
             raise ChangeRejected(
                 f"{setting} was changed by somebody else after run {run.id}",
@@ -282,19 +305,17 @@ def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
         setting, before = first.setting, first.before
         same = facts.value(setting) == before
         nearest = facts.nearest(setting) if same and isinstance(facts, Approximate) else ""
-        status = Status.WARN if first.lasts else Status.FAIL
-        cure = "none: it cannot be lowered" if first.lasts else f"set it by hand to: {before}"
-        findings.append(
-            Finding(
-                "vm-restored",
-                Layer.HOST if setting.startswith("/") else Layer.VM,
-                Status.PASS if same else status,
-                f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}"
-                if not nearest
-                else f"{setting} {nearest}, the nearest to not set that there is, as before run {run.id}",
-                "" if same else cure,
-            )
-        )
+        evidence = f"{setting} is {'exactly' if same else 'NOT'} what it was before run {run.id}"
+        if nearest:
+            evidence = f"{setting} {nearest}, the nearest to not set that there is, as before run {run.id}"
+        status, cure = Status.FAIL, f"set it by hand to: {before}"
+        same = same and setting != SAVED_STATE  # another one may have been saved since
+        if first.lasts and not same:
+            evidence, status = f"{first.stays}, as run {run.id} left it", Status.WARN
+            cure = f"none: {LASTING[setting]}"
+        layer = Layer.HOST if setting.startswith("/") else Layer.VM
+        status, cure = (Status.PASS, "") if same else (status, cure)
+        findings.append(Finding("vm-restored", layer, status, evidence, cure))
     return tuple(findings)
 
 

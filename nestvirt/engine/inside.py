@@ -7,7 +7,8 @@ from dataclasses import replace
 from nestvirt.backends.base import Facts
 from nestvirt.engine.session import Session, Step, judged, read, to_host
 from nestvirt.errors import GuestUnreachable
-from nestvirt.guest import verify
+from nestvirt.guest import verify, windows
+from nestvirt.guest.channel import Examiner
 from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Power, Report, Status
 
 CHECK_PATIENCE = 15.0
@@ -15,7 +16,7 @@ CHECK_PATIENCE = 15.0
 
 
 def look_inside(session: Session, power: Power, patience: float) -> verify.Probed:
-    """Run the probe in the guest; where nobody can get in, say why and prove nothing."""
+    """Run the probe in the guest, or let it tell of itself; where nobody can get in, say why."""
     name = session.vm.name
     if not session.backend.kind.has_guest:
         return verify.NO_GUEST
@@ -34,6 +35,9 @@ def look_inside(session: Session, power: Power, patience: float) -> verify.Probe
         channel.ping(timeout=patience)
     except GuestUnreachable as error:
         return verify.not_reached(f"{error.message}: {error.evidence}", error.cure)
+    if isinstance(channel, Examiner):
+        session.tell(Step.LOOK, f"{name} by {channel.name}")
+        return windows.look_inside(channel, timeout=session.timeout)
     session.tell(Step.PROBE, f"{name} by {channel.name}")
     return verify.probe_guest(channel, timeout=session.timeout, load_modules=session.load_modules)
 

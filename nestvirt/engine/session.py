@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from nestvirt.backends.base import Backend, Facts
+from nestvirt.backends.base import Backend, Facts, Lingering, moments
+from nestvirt.errors import Busy
 from nestvirt.guest.channel import Channel
 from nestvirt.journal import Journal
 from nestvirt.model import ColdBoot, Finding, Goal, Plan, Status, Target, Vm
@@ -17,6 +19,7 @@ class Step(StrEnum):
     """What the engine is about to do."""
 
     READ = "reading the configuration"
+    LINGER = "waiting for the hypervisor to end"
     STOP = "stopping"
     POWER_OFF = "cutting the power"
     APPLY = "writing"
@@ -25,6 +28,7 @@ class Step(StrEnum):
     START = "starting"
     WAIT = "waiting for the guest"
     PROBE = "running guest code in the guest"
+    LOOK = "looking inside the guest"
     PUT_BACK = "putting back"
 
 
@@ -81,12 +85,41 @@ def read(session: Session) -> Facts:
     return session.backend.read(session.vm)
 
 
+def read_when_quiet(session: Session) -> Facts:
+    """The same, when the hypervisor has ended what a dead process left it with: that could still land.
+
+    Raises:
+        Busy: it has not in time.
+    """
+    backend, told = session.backend, ""
+    if isinstance(backend, Lingering):
+        for _ in moments(time.monotonic() + session.timeout):
+            now = backend.at_work(session.vm)
+            if not now:
+                break
+            if now != told:
+                session.tell(Step.LINGER, now)
+            told = now
+        else:
+            raise Busy(
+                f"the hypervisor is at work on {session.vm.name}, and has not ended within "
+                f"{session.timeout:.0f} s",
+                evidence=told,
+                cure="wait for its end, or cancel it with the hypervisor's own tools; then run this again, "
+                "also with more --timeout",
+            )
+    return read(session)
+
+
 def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     """What the facts say; the cure of what nestvirt can mend is to let it, and below a VM is its host."""
     command = f"nestvirt {'enable' if goal.nested else 'disable'} {session.spelling}"
     command += f" {session.beside}" if session.beside else ""
     command += f" --cpu {shlex.quote(goal.cpu)}" if goal.cpu else ""
     command += f" --upgrade-hardware {shlex.quote(goal.upgrade)}" if goal.upgrade else ""
+    command += " --discard-saved-state" if goal.discard_saved_state else ""
+    command += " --mac-spoofing" if goal.mac_spoofing else ""
+    command += " --upgrade-version" if goal.upgrade_version else ""
     findings = facts.judge(goal)
     by_hand = (None, ColdBoot()) if facts.busy else (None,)
     return [f if f.fix in by_hand else replace(f, cure=command) for f in to_host(session, findings)]

@@ -42,7 +42,7 @@ class Work:
         else:
             said = "everything was put back as it was" if self.begun else "no setting was changed"
         lasting = [change for change in self.begun if change.lasts]
-        said += "".join(f", but for {c.setting}: {c.after} stays" for c in lasting)
+        said += "".join(f", but for {change.stays}" for change in lasting)
         return f"{said}; off in between: {subject}" if self.stopped else said
 
 

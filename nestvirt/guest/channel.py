@@ -1,4 +1,4 @@
-"""What a way into a guest is: it runs a program there, with data on its standard input."""
+"""What a way into a guest is: it runs a program there, or lets the guest tell of itself."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ class Channel(Protocol):
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
         """Run a program to its end; code 127 where the guest has no such program.
+
+        Raises:
+            GuestUnreachable: the guest does not let us, or did not finish within ``timeout`` seconds.
+        """
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """A way into a guest that is read by its own means, where the probe cannot run: Windows."""
+
+    name: str
+
+    def ping(self, *, timeout: float) -> None:
+        """Return when the guest is up; see Channel."""
+
+    def examine(self, *, timeout: float) -> bytes:
+        """What the guest says of itself: JSON, for ``windows.judge_answer`` to read.
 
         Raises:
             GuestUnreachable: the guest does not let us, or did not finish within ``timeout`` seconds.

@@ -141,9 +141,9 @@ def _read_files(reader: FileReader, name: str, refusal: RunRefused) -> Probed:
     return Probed(Proof("off", cause, name), (*findings, skipped))
 
 
-def not_reached(why: str, cure: str) -> Probed:
-    """What is said of a guest that nobody could ask: nothing is proven."""
-    return _unproven(NOBODY, why, cure)
+def not_reached(why: str, cure: str, channel: str = NOBODY) -> Probed:
+    """What is said of a guest that nobody could ask, or that answered no sense: nothing is proven."""
+    return _unproven(channel, why, cure)
 
 
 def read_probe(done: Completed, *, channel: str) -> Probed:

@@ -1,13 +1,17 @@
-"""The Proxmox peer for the tests that ask for it; each gets one of its own, for it is up in milliseconds."""
+"""The Proxmox and Hyper-V peers for the tests that ask for one: of its own, as it is up in milliseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from nestvirt import backends
+from nestvirt.backends.base import Backend
 from nestvirt.journal import Journal
+from nestvirt.model import Target
+from tests.peers.hyperv_rig import HyperVLab, HyperVRig
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_cpu import PVE_9_2, Release
 from tests.peers.pve_server import Served, serve
@@ -35,3 +39,20 @@ def rig(served: Served) -> ProxmoxRig:
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "state")
+
+
+@pytest.fixture
+def hyperv(hyperv_lab: HyperVLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperVRig]:
+    """A Hyper-V host, whose sessions are closed at the end: no shell may be left open then."""
+    opened: list[Backend] = []
+    connect = backends.connect
+
+    def kept(target: Target, endpoint: Mapping[str, str]) -> Backend:
+        opened.append(connect(target, endpoint))
+        return opened[-1]
+
+    monkeypatch.setattr(backends, "connect", kept)
+    yield HyperVRig(hyperv_lab)
+    for backend in opened:
+        backend.close()
+    assert hyperv_lab.endpoint.open == {}

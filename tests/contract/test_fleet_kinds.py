@@ -1,4 +1,4 @@
-"""Four kinds of hypervisors in one run: libvirt, Proxmox, vSphere, and the in-memory one; and one is down."""
+"""Five kinds of hypervisors in one run: libvirt, Proxmox, vSphere, Hyper-V, one in memory; one is down."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nestvirt.backends.base import Listed, Listing
 from nestvirt.model import Target
 from tests.contract.rig import Rig
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.hyperv_rig import HyperVRig
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.memory_fleet import COMMAND, MemoryFleet
 from tests.peers.proxmox_rig import ProxmoxRig
@@ -83,6 +84,12 @@ class TestListing:
         assert found[pending].labels["tag"] == ("k8s", "prod")
         assert found[pending].labels["node"] == ("pve1",)
 
+    def test_hyperv(self, hyperv: HyperVRig) -> None:
+        rig = hyperv
+        on, off = rig.make(nested=True), rig.make(running=False)
+        found = self.agree(rig, {on: "on", off: "off"})
+        assert found[on].labels["host"] == (rig.host.name,)
+
     def test_vmx(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         with contextlib.closing(VmrunRig(tmp_path / "vmware")) as rig:
@@ -138,12 +145,12 @@ class TestListing:
 
 
 class Everything:
-    """The four peers, each a profile of one user, and a fifth profile that leads nowhere."""
+    """The peers, each a profile of one user, and a fifth profile that leads nowhere."""
 
-    def __init__(self, folder: Path, libvirt: LibvirtRig, proxmox: ProxmoxRig, vsphere: VSphereRig) -> None:
-        self.memory = MemoryFleet(folder)
-        self.rigs: dict[str, Any] = {"libvirt": libvirt, "proxmox": proxmox, "vsphere": vsphere}
+    def __init__(self, folder: Path, **rigs: Any) -> None:
+        self.memory, self.rigs = MemoryFleet(folder), rigs
         config = "".join(profile(name, rig) for name, rig in self.rigs.items())
+        proxmox = rigs["proxmox"]
         config += profile("gone", proxmox, endpoint=proxmox.dead_endpoint["endpoint"])
         path = folder / "config.toml"
         path.write_text(config, encoding="utf-8")
@@ -162,18 +169,19 @@ class Everything:
 
 @pytest.fixture
 def everything(
-    tmp_path: Path, libvirt_rig: LibvirtRig, rig: ProxmoxRig, vsphere_rig: VSphereRig
+    tmp_path: Path, libvirt_rig: LibvirtRig, rig: ProxmoxRig, vsphere_rig: VSphereRig, hyperv: HyperVRig
 ) -> Everything:
-    return Everything(tmp_path, libvirt_rig, rig, vsphere_rig)
+    return Everything(tmp_path, libvirt=libvirt_rig, proxmox=rig, vsphere=vsphere_rig, hyperv=hyperv)
 
 
-def test_four_kinds_in_one_run_one_down_two_blocked(everything: Everything) -> None:
+def test_five_kinds_in_one_run_one_down_two_blocked(everything: Everything) -> None:
     """The right table, the right exit code, and JUnit that says the same."""
-    libvirt, proxmox, vsphere = everything.rigs.values()
+    libvirt, proxmox, vsphere, hyperv = everything.rigs.values()
     good = {
         f"libvirt@libvirt:{(in_libvirt := libvirt.make())}": (libvirt, in_libvirt),
         f"proxmox@proxmox:{(in_proxmox := proxmox.make())}": (proxmox, in_proxmox),
         f"vsphere@vsphere:{(in_vsphere := vsphere.make())}": (vsphere, in_vsphere),
+        f"hyperv@hyperv:{(in_hyperv := hyperv.make())}": (hyperv, in_hyperv),
     }
     everything.memory.add("good")
     blocked = dict.fromkeys(
@@ -210,7 +218,7 @@ def test_four_kinds_in_one_run_one_down_two_blocked(everything: Everything) -> N
     assert all(vm["nesting"] == "on" and vm["proven"] for vm in json.loads(again.stdout)["vms"])
 
 
-@pytest.mark.parametrize("kind", ["libvirt", "proxmox", "vsphere"])
+@pytest.mark.parametrize("kind", ["libvirt", "proxmox", "vsphere", "hyperv"])
 def test_many_of_one_hypervisor_share_one_connection(everything: Everything, kind: str) -> None:
     """All at once, and each is enabled, proven, and disabled again as if it were alone."""
     rig = everything.rigs[kind]
@@ -229,7 +237,7 @@ def test_many_of_one_hypervisor_share_one_connection(everything: Everything, kin
         assert seen.boot != before[name].boot
     if kind == "vsphere":
         assert rig.lab.counts()["Login"] == 1
-    if kind == "libvirt":  # its VMs boot for real, which takes its time
+    if kind in ("libvirt", "hyperv"):  # VMs that boot for real take their time; or VMs run inside by now
         return
     boots = [rig.see(name).boot for name in names]
     assert everything.run("enable", *targets, "--yes").returncode == 0

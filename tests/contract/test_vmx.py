@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +14,19 @@ from pathlib import Path
 import pytest
 
 from nestvirt import backends, engine
-from nestvirt.backends.workstation import locks
-from nestvirt.engine import Session
+from nestvirt.backends.base import Lingering
+from nestvirt.backends.workstation import locks, vmrun
+from nestvirt.engine import Session, Step
 from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError, TargetError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Status, Target
 from tests.contract.basis import MANNER, OFF, ON, Basis, Tell, quiet
 from tests.contract.cold import ColdConformance
 from tests.contract.rig import Rig
+from tests.lab import wait_for
 from tests.peers.vmrun_rig import Guest, VmrunRig, machine_id
 
-IMPATIENT = 1.5
+IMPATIENT = 4.0
 """Seconds: a guest of this peer that does not answer at once never does."""
 
 
@@ -132,6 +137,58 @@ class TestPower(VmxBasis):
         assert [f.check for f in result.blockers] == ["vm-lock"]
         assert str(folder) in result.blockers[0].cure
         assert rig.see(name) == before
+
+    @pytest.mark.parametrize("order", ["stop", "start"])
+    def test_undo_waits_for_a_vmrun_that_a_killed_run_has_left(
+        self, rig: VmrunRig, journal: Journal, tmp_path: Path, order: str
+    ) -> None:
+        """It is a process of its own, and shuts the VM down, or starts it, when nobody expects that."""
+        name = rig.make()
+        before = rig.see(name)
+        quirks, asked = Path(name).with_name("quirks"), rig.bin / "asked"
+        quirks.write_text("slow\n")
+        asked.write_text("")
+        job = {"backend": "vmx", "endpoint": dict(rig.endpoint), "name": name, "step": "NONE", "timeout": 30}
+        job["state"] = str(tmp_path / "state")
+        with subprocess.Popen([sys.executable, "-m", "tests.contract.killed", json.dumps(job)]) as process:
+            wait_for(lambda: f" {order} {name}" in asked.read_text(), 30, f"vmrun {order}")
+            process.kill()
+        quirks.write_text("")
+        waited: list[str] = []
+
+        def tell(step: Step, detail: str) -> None:
+            waited.extend([detail] if step is Step.LINGER else [])
+
+        now = replace(self.session(rig, journal, name, tell), timeout=30)
+        engine.undo(now, journal.find(None), MANNER)
+        assert [told.partition(" (")[0] for told in waited] == [f"vmrun {order}"]
+        time.sleep(1.5)
+        assert (rig.see(name).stored, rig.see(name).running) == (before.stored, True)
+
+    @pytest.mark.parametrize("proc", [True, False])
+    def test_vmrun_of_another_vm_is_not_waited_for(
+        self, rig: VmrunRig, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proc: bool
+    ) -> None:
+        """Without /proc, as on a Mac, ps tells."""
+        if not proc:
+            monkeypatch.setattr(vmrun, "PROC", tmp_path / "none")
+        name, other = rig.make(running=False), rig.make(running=False)
+        program = tmp_path / "vmrun"
+        program.write_text("#!/bin/sh\necho at work\nread -r _\n")
+        program.chmod(0o755)
+        sessions = {vm: self.session(rig, journal, vm) for vm in (name, other)}
+        command = [str(program), "-T", "ws", "stop", name, "soft"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"at work\n"  # only now is its command line its own
+            told = {
+                vm: session.backend.at_work(session.vm)
+                for vm, session in sessions.items()
+                if isinstance(session.backend, Lingering)
+            }
+            process.communicate(b"\n")
+        assert told == {name: f"vmrun stop (process {process.pid})", other: ""}
+        assert isinstance(sessions[name].backend, Lingering)
 
     def test_vm_that_asks_a_question_is_put_back(self, rig: VmrunRig, journal: Journal) -> None:
         name = rig.make()

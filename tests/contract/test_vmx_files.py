@@ -158,6 +158,17 @@ class TestPlace(VmxBasis):
         assert "mode 444" in result.blockers[0].evidence
         assert path.read_bytes() == PLAIN
 
+    def test_undo_that_cannot_be_written_is_told_before_the_shutdown(
+        self, rig: VmrunRig, journal: Journal
+    ) -> None:
+        name = rig.make(nested=True)
+        run = journal.find(engine.reach(self.session(rig, journal, name), OFF, MANNER).run)
+        before = rig.see(name)
+        Path(name).with_name("other").hardlink_to(name)
+        result = engine.undo(self.session(rig, journal, name), run, MANNER)
+        assert [f.check for f in result.blockers] == ["vm-permission"]
+        assert rig.see(name) == before
+
     def test_file_of_two_names_is_a_blocker(self, rig: VmrunRig, journal: Journal) -> None:
         path = file(rig, PLAIN)
         path.with_name("other").hardlink_to(path)

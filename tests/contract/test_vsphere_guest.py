@@ -35,7 +35,7 @@ def channel(rig: VSphereRig, journal: Journal, name: str, **endpoint: str) -> Ch
     wait_for(lambda: rig.lab.see(name)[tools[0]][tools[1]] == "guestToolsRunning", 10, "Tools to run")
     now = session(rig, journal, name, endpoint={**rig.endpoint, **endpoint})
     found = now.backend.channel(now.vm)
-    assert found is not None
+    assert isinstance(found, GuestChannel)
     return found
 
 

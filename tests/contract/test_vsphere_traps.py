@@ -8,13 +8,13 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Manner, Step
-from nestvirt.errors import ChangeRejected, PowerError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Status
 from tests.contract.basis import MANNER, OFF, ON, agree
 from tests.contract.runs import check, enable, found, session
 from tests.peers.vsphere import VSphere
-from tests.peers.vsphere_rig import ENOUGH, VSphereRig
+from tests.peers.vsphere_rig import ENOUGH, EsxiRig, VSphereRig
 
 PASSTHROUGH = {"_type": "VirtualPCIPassthrough", "key": 13000}
 BLOCKED: dict[str, dict[str, Any]] = {
@@ -258,7 +258,7 @@ def test_vm_without_tools_is_not_cut_off_unless_force_is_allowed(rig: VSphereRig
     assert "--force-off" in caught.value.cure
     assert rig.see(name) == before
     manner = Manner(consent=agree, force_off=True)
-    result = engine.reach(session(rig, journal, name, timeout=2), ON, manner)
+    result = engine.reach(session(rig, journal, name, timeout=5), ON, manner)
     assert result.conclusion is Status.UNKNOWN
     assert found(result, "vm-agent").status is Status.WARN
     assert rig.see(name).nested
@@ -292,6 +292,52 @@ def test_missing_privilege_of_what_is_rare_is_named_before_the_shutdown(
     result = enable(rig, journal, name, goal)
     assert f"VirtualMachine.Config.{missing}" in found(result, "vm-permission").cure
     assert rig.see(name) == before
+
+
+@pytest.mark.parametrize(
+    ("was", "is_to_be"), [({}, ON), ({"nested": True, "key": "TRUE"}, OFF)], ids=["enable", "disable"]
+)
+def test_right_to_undo_that_is_missing_is_named_before_the_shutdown(
+    rig: VSphereRig, journal: Journal, was: dict[str, Any], is_to_be: Goal
+) -> None:
+    """The key is what is taken out so that nothing is set, and what a disable has to give back."""
+    name = rig.make(**({"nested": None} | was))
+    run = journal.find(engine.reach(session(rig, journal, name), is_to_be, MANNER).run)
+    before = rig.see(name)
+    rig.lab.clear()
+    rig.lab.privileges(*(privilege for privilege in ENOUGH if "AdvancedConfig" not in privilege))
+    result = engine.undo(session(rig, journal, name), run, MANNER)
+    assert [f.check for f in result.blockers] == ["vm-permission"]
+    assert "VirtualMachine.Config.AdvancedConfig" in result.blockers[0].cure
+    assert (rig.see(name), journal.find(run.id).outcome) == (before, "applied")
+    assert "ShutdownGuest" not in rig.lab.counts()
+    rig.lab.privileges(*ENOUGH)
+    assert engine.undo(session(rig, journal, name), run, MANNER).conclusion is Status.PASS
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_free_esxi_whose_api_only_reads_is_told_so(esxi: VSphere, journal: Journal, running: bool) -> None:
+    rig = EsxiRig(esxi)
+    name = rig.make(running=running)
+    before = rig.see(name)
+    words = "Current license or ESXi version prohibits execution of the requested operation."
+    for method in ("ShutdownGuest", "ReconfigVM_Task"):
+        esxi.fail(method, "RestrictedVersion", message=words, times=5)
+    with pytest.raises(Error) as caught:
+        enable(rig, journal, name)
+    assert words in caught.value.evidence
+    assert "free ESXi" in caught.value.cure
+    assert rig.see(name) == before
+
+
+def test_compressed_answer_is_neither_asked_for_nor_taken(rig: VSphereRig, journal: Journal) -> None:
+    """A few bytes of it could become more than any memory holds."""
+    name = rig.make()
+    rig.lab.break_at("RetrievePropertiesEx", "packed", times=2)
+    with pytest.raises(ConnectionFailed, match="not as vSphere does") as caught:
+        check(rig, journal, name)
+    assert "gzip" in caught.value.evidence
+    assert "that take gzip" not in rig.lab.counts()
 
 
 def test_refusal_that_nobody_could_see_coming_names_the_privilege(rig: VSphereRig, journal: Journal) -> None:

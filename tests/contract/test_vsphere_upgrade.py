@@ -6,7 +6,7 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Step
-from nestvirt.errors import ChangeRejected, Interrupted, PowerError
+from nestvirt.errors import Interrupted, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Goal, Power, Status
 from tests.contract.basis import MANNER, OFF
@@ -48,16 +48,21 @@ def test_ctrl_c_between_the_two_leaves_the_version_alone(rig: VSphereRig, journa
     assert (rig.see(name).nested, rig.see(name).running, version(rig, name)) == (False, True, "vmx-13")
 
 
-def test_undo_of_such_a_run_touches_nothing_and_disable_takes_nesting_away(
-    rig: VSphereRig, journal: Journal
-) -> None:
+def test_undo_of_such_a_run_puts_nesting_back_and_says_what_stays(rig: VSphereRig, journal: Journal) -> None:
     name = rig.make(hardware="vmx-08")
     run = enable(rig, journal, name, UPGRADE).run
-    before = rig.see(name)
-    with pytest.raises(ChangeRejected, match="cannot be lowered") as caught:
-        engine.undo(session(rig, journal, name), journal.find(run), MANNER)
-    assert "nestvirt disable" in caught.value.cure
-    assert rig.see(name) == before
+    result = engine.undo(session(rig, journal, name), journal.find(run), MANNER)
+    restored = {f.status: f for f in result.findings if f.check == "vm-restored"}
+    assert "nestedHVEnabled is exactly" in restored[Status.PASS].evidence
+    assert "config.version: vmx-13 stays" in restored[Status.WARN].evidence
+    assert (restored[Status.WARN].cure, result.conclusion) == ("none: it cannot be lowered", Status.PASS)
+    assert (rig.see(name).nested, rig.see(name).running, version(rig, name)) == (False, True, "vmx-13")
+    assert [r.outcome for r in journal.runs()] == ["undone"]
+
+
+def test_disable_after_such_a_run_takes_nesting_alone_away(rig: VSphereRig, journal: Journal) -> None:
+    name = rig.make(hardware="vmx-08")
+    enable(rig, journal, name, UPGRADE)
     result = engine.reach(session(rig, journal, name), OFF, MANNER)
     assert (result.conclusion, rig.see(name).nested, version(rig, name)) == (Status.PASS, False, "vmx-13")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.shell import ProxmoxShell, Shell, VSphereShell
+from tests.e2e.shell import HyperVShell, ProxmoxShell, Shell, VSphereShell
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.hyperv_rig import HyperVLab, HyperVRig
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
@@ -33,3 +34,10 @@ def proxmox(tmp_path: Path) -> Iterator[ProxmoxShell]:
 @pytest.fixture
 def vsphere(vcenter: VSphere, tmp_path: Path) -> VSphereShell:
     return VSphereShell(VSphereRig(vcenter), tmp_path / "state")
+
+
+@pytest.fixture
+def hyperv(hyperv_lab: HyperVLab, tmp_path: Path) -> Iterator[HyperVShell]:
+    """A shell of WinRM's that a command leaves open fails the test."""
+    yield HyperVShell(HyperVRig(hyperv_lab), tmp_path / "state")
+    assert not hyperv_lab.endpoint.open

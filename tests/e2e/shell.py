@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.rig import Seen
+from tests.peers.hyperv_rig import HyperVRig
 from tests.peers.libvirt_rig import LibvirtRig
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.vsphere_rig import VSphereRig
@@ -86,6 +87,19 @@ class VSphereShell(Prompt):
         where = {"GOVC_URL": f"https://{lab.address}", "GOVC_TLS_CA_CERTS": lab.ca_file}
         where |= {"GOVC_USERNAME": lab.user, "GOVC_PASSWORD": lab.password}
         super().__init__(state, where | {"GOVC_GUEST_LOGIN": f"{lab.guest_user}:{lab.guest_password}"})
+        self.rig = rig
+
+
+class HyperVShell(Prompt):
+    """At the Hyper-V peer, with the variables that Terraform's provider reads, and those of the guest."""
+
+    def __init__(self, rig: HyperVRig, state: Path) -> None:
+        address, service = rig.address, rig.lab.endpoint
+        where = {"HYPERV_HOST": address["endpoint"], "HYPERV_CACERT_PATH": address["ca_file"]}
+        where |= {"HYPERV_USER": service.user, "HYPERV_PASSWORD": service.password}
+        where |= {"NESTVIRT_HYPERV_GUEST_USERNAME": rig.endpoint["guest_username"]}
+        where |= {"NESTVIRT_HYPERV_GUEST_PASSWORD": rig.endpoint["guest_password"]}
+        super().__init__(state, where)
         self.rig = rig
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from nestvirt.guest import probe
 from tests.e2e.shell import VSphereShell
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/report.schema.json"
@@ -39,6 +42,18 @@ def test_enable_from_running_is_a_clean_stop_the_change_a_start_and_a_proof(vsph
     code, _, err = vsphere.run("undo", "--vsphere", VM, "--yes")
     assert code == 0, err
     assert vsphere.rig.see(VM).stored == before.stored
+    assert vsphere.rig.lab.leftovers(VM) == []
+
+
+def test_real_probe_is_what_verifies_it(vsphere: VSphereShell) -> None:
+    """The guest is this machine here, so that the probe run by hand on it is the oracle."""
+    asked = subprocess.run([sys.executable, "-I", probe.__file__], capture_output=True, check=False)
+    vsphere.rig.lab.switch(VM, real_python=True)
+    _, out, err = vsphere.run("enable", "--vsphere", VM, "--yes", "-o", "json")
+    report = json.loads(out)
+    assert report["changes"], err
+    assert report["proof"]["verdict"] == json.loads(asked.stdout)["verdict"]
+    assert vsphere.rig.see(VM).nested
     assert vsphere.rig.lab.leftovers(VM) == []
 
 
@@ -84,12 +99,15 @@ def test_what_is_wrong_is_said_with_its_cure_and_nothing_is_touched(vsphere: VSp
     assert vsphere.rig.see(VM) == before
 
 
-def test_vm_that_vsphere_no_longer_reaches_is_said_so(vsphere: VSphereShell) -> None:
-    vsphere.rig.lab.set(VM, {"runtime.connectionState": "disconnected"})
+def test_vm_of_a_host_that_is_silent_may_run_there_and_is_left_alone(vsphere: VSphereShell) -> None:
+    vsphere.rig.lab.lose("DC0_H0")
+    before = vsphere.rig.see(VM)
     code, out, _ = vsphere.run("enable", "--vsphere", VM, "--yes", "--quiet")
+    shown = " ".join(out.split())
     assert code == 1
-    assert "vm-connected" in out
-    assert not vsphere.rig.see(VM).nested
+    assert "FAIL vm-connected its host DC0_H0 is notResponding" in shown
+    assert "do this: connect DC0_H0 again" in shown
+    assert vsphere.rig.see(VM) == before
 
 
 def test_name_that_is_there_twice_lists_both_with_their_paths(vsphere: VSphereShell) -> None:

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.k8s import ControlPlane
@@ -19,17 +20,30 @@ from tests.lab.libvirtd import LibvirtLab
 from tests.peers.kubelet import Cluster, Kubelets, Machine
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
+from tests.peers.vsphere import VSphere
 
 README = Path(__file__).parents[2] / "README.md"
 CONFIGURATION = re.compile(r"^```yaml\n# (?P<path>config/dev\.yaml)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
 EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
 VM, HOST = "web-01", "node1"
+VMX = f'.encoding = "UTF-8"\nconfig.version = "8"\nvirtualHW.version = "19"\ndisplayName = "{VM}"\n'
 FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
-def outputs(lab: LibvirtLab, host: KvmHost, cluster: Cluster, state: Path) -> list[str]:
+@dataclass
+class Places:
+    """Where the reader's VMs are."""
+
+    lab: LibvirtLab
+    host: KvmHost
+    vsphere: VSphere
+    cluster: Cluster
+
+
+def outputs(places: Places, state: Path) -> list[str]:
     """What the README's commands print, in order: on VMs that run without it, a host that forbids it, and a
     cluster of which one node is such a VM."""
+    lab, host = places.lab, places.host
     host.reload()
     host.write("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n")
     host.sh("modprobe -r kvm_amd; modprobe kvm_amd")
@@ -51,7 +65,19 @@ def outputs(lab: LibvirtLab, host: KvmHost, cluster: Cluster, state: Path) -> li
             "PROXMOX_CA_PATH": served.ca_file,
             "NESTVIRT_HOST_SSH_CONFIG": str(ssh_config),
         }
-        return printed_in(environment | for_the_cluster(cluster, state), state)
+        environment |= for_vmware(places.vsphere, state) | for_the_cluster(places.cluster, state)
+        return printed_in(environment, state)
+
+
+def for_vmware(lab: VSphere, folder: Path) -> dict[str, str]:
+    """A VM that runs on a vCenter, and one that is a folder with its file."""
+    lab.make(VM)
+    (folder / "vcenter-ca.pem").symlink_to(lab.ca_file)
+    (folder / VM).mkdir()
+    (folder / VM / f"{VM}.vmx").write_text(VMX)
+    server = {"VSPHERE_SERVER": lab.address, "VSPHERE_USER": lab.user, "VSPHERE_PASSWORD": lab.password}
+    guest = {"USERNAME": lab.guest_user, "PASSWORD": lab.guest_password}
+    return server | {f"NESTVIRT_VSPHERE_GUEST_{name}": value for name, value in guest.items()}
 
 
 def for_the_cluster(cluster: Cluster, folder: Path) -> dict[str, str]:
@@ -83,7 +109,8 @@ def printed_in(environment: dict[str, str], folder: Path) -> list[str]:
             check=False,
             timeout=300,
         )
-        texts.append("\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n")
+        told = done.stdout.replace(str(folder), "/home/USER/vmware")
+        texts.append("\n".join(line.rstrip() for line in told.splitlines()) + "\n")
     return texts
 
 
@@ -93,11 +120,11 @@ def without_figures(text: str) -> str:
 
 
 def test_commands_print_what_the_readme_shows(
-    libvirt_lab: LibvirtLab, kvm_host: KvmHost, cluster: Cluster, tmp_path: Path
+    libvirt_lab: LibvirtLab, kvm_host: KvmHost, vcenter: VSphere, cluster: Cluster, tmp_path: Path
 ) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
-    assert len(shown) >= 7
-    printed = outputs(libvirt_lab, kvm_host, cluster, tmp_path)
+    assert len(shown) >= 10
+    printed = outputs(Places(libvirt_lab, kvm_host, vcenter, cluster), tmp_path)
     libvirt_lab.remove(VM)
     kvm_host.reload()
     for now, then in zip(printed, shown, strict=True):
@@ -109,11 +136,12 @@ def write() -> None:
     with (
         LibvirtLab() as lab,
         KvmHost() as host,
+        VSphere() as vsphere,
         ControlPlane() as plane,
         Kubelets(plane) as kubelets,
         tempfile.TemporaryDirectory() as state,
     ):
-        printed = iter(outputs(lab, host, Cluster(kubelets), Path(state)))
+        printed = iter(outputs(Places(lab, host, vsphere, Cluster(kubelets)), Path(state)))
     text = README.read_text(encoding="utf-8")
     text = EXAMPLE.sub(lambda match: f"```console\n$ {match['command']}\n{next(printed)}```", text)
     README.write_text(text, encoding="utf-8")

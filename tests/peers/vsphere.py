@@ -132,6 +132,10 @@ class VSphere(Simulator):
         """Put it on another host."""
         self.ask("move", name=name, kind=host)
 
+    def lose(self, host: str) -> None:
+        """Let a host be silent: vCenter knows nothing of its VMs any more."""
+        self.ask("lose", name=host)
+
     def remove(self, name: str) -> None:
         """Delete it."""
         self.ask("remove", name=name)
@@ -166,7 +170,7 @@ class VSphere(Simulator):
     def break_at(self, method: str, when: str, times: int = 1) -> None:
         """Cut the connection: before the request is done, or after, so that its answer is lost.
 
-        Or the answer comes, and only half of it, or garbled.
+        Or the answer comes, and only half of it, or garbled, or packed with gzip.
         """
         self.ask("rule", rule={"method": method, "what": when, "times": times})
 

@@ -31,6 +31,8 @@ URL = "https://pve1.example.com:8006"
 MAIN = f"import nestvirt.backends as b; b.BACKENDS['proxmox'] = '{__name__}:Deaf'\n"
 MAIN += "from nestvirt.cli import main; main()"
 LATER_OPTIONS = [name for name in ENDPOINT if name != "connect"]
+VALUE = {"transport": "ntlm"}  # where not any text will do
+OWNER = {"guest-username": "--vsphere", "transport": "--hyperv"}
 
 
 class Deaf:
@@ -102,15 +104,23 @@ def test_every_command_with_a_vm_has_all_of_them(command: str) -> None:
         pytest.param(["check", "--insecure"], ["--insecure", "--proxmox ID"], id="a flag without a VM"),
         *[
             pytest.param(
-                ["check", f"--{name}", "x"], [f"--{name}", "--proxmox ID"], id=f"{name} without a VM"
+                ["check", f"--{name}", VALUE.get(name, "x")],
+                [f"--{name}", "--proxmox ID"],
+                id=f"{name} without a VM",
             )
             for name in ENDPOINT
             if name != "insecure"
         ],
         *[
             pytest.param(
-                ["check", "--libvirt", "a", f"--{name}", *(["x"] if name != "insecure" else [])],
-                [f"--{name}", "--vsphere" if name == "guest-username" else "--proxmox", "--libvirt"],
+                [
+                    "check",
+                    "--libvirt",
+                    "a",
+                    f"--{name}",
+                    *([VALUE.get(name, "x")] if name != "insecure" else []),
+                ],
+                [f"--{name}", OWNER.get(name, "--proxmox"), "--libvirt"],
                 id=f"{name} with libvirt",
             )
             for name in LATER_OPTIONS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from nestvirt.cli import cli
 from nestvirt.errors import Error
+from tests.peers.vmrun_rig import machine_id
 
 DATA = (
     b'.encoding = "UTF-8"\r\nconfig.version = "8"\r\nvirtualHW.version = "19"\r\ndisplayName = "web-01"\r\n'
@@ -73,6 +76,15 @@ def test_one_line_differs_and_undo_gives_the_same_bytes_back(
     assert "undone" in nestvirt("undo", "--list", "--vmx", str(vmx)).stdout
 
 
+@pytest.mark.parametrize("one", ["machine.vmx", ".", "../link.vmx"])
+@pytest.mark.parametrize("other", ["machine.vmx", ".", "../link.vmx"])
+def test_undo_finds_the_run_whichever_way_the_file_is_named(vmx: Path, one: str, other: str) -> None:
+    (vmx.parent.parent / "link.vmx").symlink_to(vmx)
+    nestvirt("enable", "--vmx", one, "--yes")
+    assert nestvirt("undo", "--vmx", other, "--yes").code == 0
+    assert vmx.read_bytes() == DATA
+
+
 def test_dry_run_says_what_it_would_do(vmx: Path) -> None:
     told = report("enable", "--vmx", ".", "--dry-run")
     change = {"setting": "vhv.enable", "before": None, "after": 'vhv.enable = "TRUE"'}
@@ -83,6 +95,48 @@ def test_dry_run_says_what_it_would_do(vmx: Path) -> None:
 def test_disable_takes_the_line_away(vmx: Path) -> None:
     nestvirt("enable", "--vmx", "machine.vmx", "--yes")
     assert nestvirt("disable", "--vmx", "machine.vmx", "--yes").code == 0
+    assert vmx.read_bytes() == DATA
+
+
+def hold(vmx: Path, machine: str, process: str) -> Path:
+    """Its lock, as VMware writes it on the machine of that id."""
+    folder = vmx.with_name("machine.vmx.lck")
+    folder.mkdir()
+    (folder / "M51843.lck").write_text(f"{machine} {process} 170 X [ lc=1".ljust(512, "\0"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("machine", "process"),
+    [
+        pytest.param("AQIDBAUGBwgJCgsM", "4321-98765(vmware-vmx)", id="Linux"),
+        pytest.param("uuid=564d9cf0-1b2a-3c4d-5e6f-708192a3b4c5", "4194399-0", id="Mac"),
+    ],
+)
+def test_vm_that_runs_on_another_machine_is_left_alone(vmx: Path, machine: str, process: str) -> None:
+    """Both see one folder, such as of NFS; its file is that machine's as long as the VM runs."""
+    folder = hold(vmx, machine, process)
+    shown = nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    assert shown.code == 1
+    assert f"FAIL vm-lock {folder}: process {process.split('-')[0]}" in shown.stdout
+    assert "of another machine" in shown.stdout
+    assert f"shut it down there; if no machine runs it any more: rm -r {folder}" in shown.stdout
+    assert vmx.read_bytes() == DATA
+    shutil.rmtree(folder)
+    nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    assert vmx.read_bytes() == DATA + LINE
+    hold(vmx, machine, process)
+    assert nestvirt("undo", "--yes").code == 1
+    assert vmx.read_bytes() == DATA + LINE
+
+
+def test_vm_that_is_open_in_another_product_is_left_alone(vmx: Path) -> None:
+    """That one may write the file, running or not: here it is a process of this machine, which is no VM."""
+    hold(vmx, machine_id(), f"{os.getpid()}-0(vmplayer)")
+    shown = nestvirt("enable", "--vmx", "machine.vmx", "--yes")
+    assert shown.code == 1
+    assert f"FAIL vm-lock process {os.getpid()} (vmplayer) has it open" in shown.stdout
+    assert "do this: close the VM there" in shown.stdout
     assert vmx.read_bytes() == DATA
 
 

@@ -62,6 +62,7 @@ REPORTS = {
     "a setting that was not there": of(
         "vm-restored pass", changes=(Change("cpu", None, "<cpu/>"),), run=RUN, goal=None
     ),
+    "asked": of(f"{PROOF} pass", proof=proven(channel="powershell-direct", kvm_users=2)),
     "nothing found": of(),
     "cluster": of(
         "cluster-api pass", "cluster-pod-kata pass", goal=None, summary="kata-qemu runs on 3 nodes"
@@ -138,6 +139,7 @@ def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
     ("name", "words"),
     [
         ("proven", "ran guest code in the guest (by ssh): 0.0 µs an exit, 400.0 M loops/s"),
+        ("asked", "PASS  saw 2 VMs run in the guest (by powershell-direct)"),
         ("failed", "first broken link: host-nested"),
         ("unknown", "not proven"),
         ("not proven", "not proven"),
@@ -287,11 +289,19 @@ def test_exit_codes(name: str, code: int) -> None:
     assert report.exit_code(REPORTS[name]) == code
 
 
+RAISED = Change("config.version", "vmx-08", "vmx-13")
+
+
 def test_what_cannot_be_undone_is_not_offered_for_undoing() -> None:
-    raised = Change("config.version", "vmx-08", "vmx-13")
-    text = text_of(replace(REPORTS["enabled"], changes=(raised,)))
+    text = text_of(replace(REPORTS["enabled"], changes=(RAISED,)))
     assert "nestvirt undo" not in text
-    assert "nestvirt disable" in text
+    assert "config.version: vmx-13 stays, which nobody can undo" in text
+
+
+def test_of_a_run_that_did_both_the_rest_is_offered_for_undoing() -> None:
+    text = text_of(replace(REPORTS["enabled"], changes=(RAISED, *REPORTS["enabled"].changes)))
+    assert "nestvirt undo" in text
+    assert "config.version: vmx-13 stays, which nobody can undo" in text
 
 
 @given(st.text(max_size=80))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import ssl
 import threading
 import time
@@ -39,6 +40,8 @@ class Server:
             def do_GET(self) -> None:
                 seen.append(self.path)
                 self.send_response(200 if self.path == "/slowly" else 204)
+                if self.path == "/packed":
+                    self.send_header("Content-Encoding", "gzip")
                 self.send_header("Content-Length", "100" if self.path == "/slowly" else "0")
                 self.end_headers()
                 for _ in range(100 if self.path == "/slowly" else 0):
@@ -68,10 +71,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     served.close()
 
 
-def get(server: Server, context: ssl.SSLContext, pin: str | None = None) -> int:
+def get(server: Server, context: ssl.SSLContext, pin: str | None = None, path: str = "/") -> int:
     connection = tls.PinnedConnection("127.0.0.2", server.port, verify=context, pin=pin, answer=lambda: 5.0)
     with closing(connection):
-        connection.request("GET", "/")
+        connection.request("GET", path)
         return connection.getresponse().status
 
 
@@ -106,6 +109,11 @@ def test_answer_without_an_end_is_cut(server: Server, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tls, "LONGEST", 120)  # with its head
     with pytest.raises(OSError, match="longer"):
         slowly(server, 10)
+
+
+def test_compressed_answer_is_not_taken(server: Server) -> None:
+    with pytest.raises(http.client.HTTPException, match="gzip"):
+        get(server, tls.context(server.certificate), path="/packed")
 
 
 @pytest.mark.parametrize("digest", ["sha256", "sha1"])

@@ -12,7 +12,7 @@ from nestvirt.backends.base import Backend, Facts, Kind, Place
 from nestvirt.backends.host import HostBackend, HostFacts
 from nestvirt.backends.host.facts import out_of_the_way
 from nestvirt.errors import TargetError
-from nestvirt.guest.channel import Channel
+from nestvirt.guest.channel import Channel, Examiner
 from nestvirt.model import Change, Finding, Goal, Layer, Power, Status, Target, Vm
 from nestvirt.printable import printable
 
@@ -167,7 +167,7 @@ class WithHost:
         self._vms.start(vm, timeout=timeout)
         self._below[vm.id].backend.start_drained()
 
-    def channel(self, vm: Vm) -> Channel | None:
+    def channel(self, vm: Vm) -> Channel | Examiner | None:
         """See Backend."""
         return self._vms.channel(vm)
 

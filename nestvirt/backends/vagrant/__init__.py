@@ -15,7 +15,7 @@ from nestvirt.backends.vagrant.facts import CHECKS, MachineFacts
 from nestvirt.backends.vagrant.project import Machine, Project
 from nestvirt.backends.vagrant.status import machines_of
 from nestvirt.errors import Error, TargetError
-from nestvirt.guest.channel import Channel
+from nestvirt.guest.channel import Channel, Examiner
 from nestvirt.model import Change, Target, Vm
 
 __all__ = ["CHECKS", "VagrantBackend"]
@@ -112,7 +112,7 @@ class VagrantBackend:
         """By the provider, as ``vagrant up`` would write the CPU anew; see Backend."""
         self._hypervisor.start(vm, timeout=timeout)
 
-    def channel(self, vm: Vm) -> Channel | None:
+    def channel(self, vm: Vm) -> Channel | Examiner | None:
         """See Backend."""
         return self._hypervisor.channel(vm)
 

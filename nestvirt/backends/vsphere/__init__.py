@@ -53,6 +53,7 @@ class VsphereBackend:
         self._found: dict[str, Found] = {}
         self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
         self._tasks: dict[str, Tasks] = {}
+        self._datacenters: dict[str, Any] = {}
         self._unset: set[str] = set()
         self._around: Surroundings | None = None  # for what is read ahead only
         kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
@@ -89,6 +90,7 @@ class VsphereBackend:
             raise _gone(name)
         vm = Vm(f"{found.uuid or _id(entity)}@{self._place}#{_id(entity)}", found.facts.name)
         self._objects[vm.id], self._fresh[vm.id] = entity, found
+        self._datacenters[vm.id] = found.datacenter
         return vm
 
     @property
@@ -109,8 +111,8 @@ class VsphereBackend:
         """All VMs; see Listing."""
         from nestvirt.backends.vsphere.listing import listed
 
-        for entity, one in listed(self._api, self._place):
-            self._objects[one.vm.id] = entity
+        for entity, datacenter, one in listed(self._api, self._place):
+            self._objects[one.vm.id], self._datacenters[one.vm.id] = entity, datacenter
             yield one
 
     def foresee(self, vms: Sequence[Vm]) -> None:
@@ -128,6 +130,19 @@ class VsphereBackend:
         """See Foresighted; what may still be going on is not forgotten."""
         self._fresh.pop(vm.id, None)
         self._found.pop(vm.id, None)
+
+    def at_work(self, vm: Vm) -> str:
+        """The tasks of the VM that have not ended, whoever began them; see Lingering."""
+        self._fresh.pop(vm.id, None)  # it may have been read before the last of them ended
+        tasks = self._tasks_of(vm)
+        try:
+            return tasks.at_work()
+        except Refused as error:
+            if error.name != GONE:
+                raise
+            if self._read(self._objects[vm.id]) is None:
+                raise _gone(vm.name) from error
+            return tasks.at_work()  # what went was a task
 
     def read(self, vm: Vm) -> VmFacts:
         """All of it in one call, when nothing that was begun can change it any more; see Backend.
@@ -160,7 +175,11 @@ class VsphereBackend:
     def _tasks_of(self, vm: Vm) -> Tasks:
         from nestvirt.backends.vsphere.tasks import Tasks
 
-        return self._tasks.setdefault(vm.id, Tasks(self._api, self._objects[vm.id]))
+        if vm.id not in self._tasks:
+            by_vcenter = self._api.content.about.apiType == "VirtualCenter"
+            datacenter = self._datacenters[vm.id] if by_vcenter else None
+            self._tasks[vm.id] = Tasks(self._api, self._objects[vm.id], datacenter)
+        return self._tasks[vm.id]
 
     def _last(self, vm: Vm) -> Found:
         if vm.id not in self._found:
@@ -270,9 +289,8 @@ class VsphereBackend:
     def _machine(self, vm: Vm) -> Machine:
         from nestvirt.backends.vsphere.power import Machine
 
-        of_vcenter = self._api.content.about.apiType == "VirtualCenter"
-        datacenter = self._last(vm).datacenter if of_vcenter else None
-        return Machine(self._api, self._objects[vm.id], vm.name, datacenter, self._tasks_of(vm))
+        tasks = self._tasks_of(vm)
+        return Machine(self._api, self._objects[vm.id], vm.name, tasks)
 
     def channel(self, vm: Vm) -> Channel | None:
         """Guest operations, where there is a user of the guest to log in as; see Backend."""
@@ -334,11 +352,9 @@ def _rejected(vm: Vm, change: Change, error: Refused) -> ChangeRejected:
     cures = {
         "InvalidPowerState": "shut the VM down first: vSphere takes this change only while it is off",
         "NotSupported": "see host-nested-hv and vm-hardware-version: host or version cannot do it",
-        "NoPermission": error.cure,
     }
-    cure = cures.get(error.name, "mend what vSphere says in the evidence, then run this again")
     return ChangeRejected(
         f"vSphere refused {change.setting} of {vm.name}",
         evidence=error.evidence,
-        cure=f"{cure}; nothing was written",
+        cure=f"{cures.get(error.name, error.cure)}; nothing was written",
     )

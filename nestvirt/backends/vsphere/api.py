@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import ssl
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -35,7 +34,7 @@ IDLE = 15
 
 _PYVMOMI: Any = import_module("pyVmomi")  # what its stubs do not have
 _SUPPORT: Any = import_module("pyVmomi.VmomiSupport")
-_MALFORMED = (ExpatError, AssertionError, AttributeError, LookupError, TypeError, ValueError, zlib.error)
+_MALFORMED = (ExpatError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """What pyvmomi raises at an answer that was cut off, or is none of vSphere's."""
 
 OLDEST = "vim.version.version9"
@@ -64,7 +63,8 @@ class Api:
                 f"there are no credentials for {address}",
                 evidence=f"no {'password' if self.who else 'user name'} was found",
                 cure="set VSPHERE_USER and VSPHERE_PASSWORD, or GOVC_USERNAME and GOVC_PASSWORD; or keep the "
-                "password: keyring set nestvirt vsphere:password; at a terminal, --username asks for it",
+                "password: keyring set nestvirt vsphere:password (with a profile vsphere@PROFILE:password); "
+                "at a terminal, --username asks for it",
             )
         self._pins = Pins.of(settings, address)
         verify = not (self._pins.own or settings.get("insecure"))
@@ -77,7 +77,11 @@ class Api:
 
     def _new_stub(self) -> Any:
         stub = _PYVMOMI.SoapStubAdapter(
-            self.address.host, self.address.port, path=self.address.path, version=OLDEST
+            self.address.host,
+            self.address.port,
+            path=self.address.path,
+            version=OLDEST,
+            acceptCompressedResponses=False,
         )
         stub.connectionPoolTimeout = IDLE
         stub.schemeArgs = {"verify": self._context, "pin": self._pins.own, "answer": self._patience}

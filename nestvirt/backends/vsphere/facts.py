@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nestvirt.backends.vsphere import nesting_checks
 from nestvirt.backends.vsphere.nesting_checks import wanted
 from nestvirt.backends.vsphere.situation import Situation
-from nestvirt.model import Finding, Goal, Layer, Power, Status
+from nestvirt.model import Change, Finding, Goal, Layer, Power, Status
 
 CHECKS = {
     "host-nested-hv": "Can the ESXi host give its VMs nesting?",
@@ -35,16 +35,48 @@ CHECKS = {
 _CONFIG = ("VirtualMachine.Config.Settings", "VirtualMachine.Config.CPUCount")
 _POWER = ("VirtualMachine.Interact.PowerOff", "VirtualMachine.Interact.PowerOn")
 
+_UNREACHED = {
+    "disconnected": (
+        "its host does not answer, so that nobody can tell how the VM is now",
+        "bring its host back; then run this again",
+    ),
+    "inaccessible": (
+        "its files cannot be read: the datastore is away, or another host holds them",
+        "bring the datastore back, and see that no other host has the VM registered, too, and runs it",
+    ),
+    "orphaned": (
+        "its host does not have it registered any more; another one may, and run it",
+        "name it where it is registered now; where it is gone for good, remove it here, and register it anew",
+    ),
+    "invalid": (
+        "its .vmx is there, and makes no sense to its host",
+        "look at the .vmx on its datastore, and restore it from a backup",
+    ),
+}
+"""What runtime.connectionState means beside connected, and what to do."""
+
 
 def _vm_connected(facts: Situation, _goal: Goal) -> Iterator[Finding]:
-    if facts.connection != "connected":
-        evidence = f"vSphere calls the VM {facts.connection}: its host does not answer, or its files are away"
-        cure = "bring its host and datastore back; where it is gone for good, remove it from the inventory"
-        yield Finding("vm-connected", Layer.VM, Status.FAIL, evidence, cure)
+    check, layer, host = "vm-connected", Layer.VM, facts.host
+    if (
+        host is not None
+        and host.connection != "connected"
+        and facts.connection in ("connected", "disconnected")
+    ):
+        evidence = f"its host {host.name} is {host.connection}, so that nobody can tell how the VM is now"
+        cure = (
+            f"connect {host.name} again (its menu: Connection > Connect), or wait until HA has started the "
+        )
+        cure += "VM on another host; then run this again"
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
+    elif facts.connection != "connected":
+        evidence, cure = _UNREACHED.get(facts.connection, _UNREACHED["disconnected"])
+        evidence = f"vSphere calls the VM {facts.connection}: {evidence}"
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
     elif not facts.readable:
         evidence = "vSphere shows no configuration of it"
         cure = "give this user System.Read on the VM (the role Read-only has it)"
-        yield Finding("vm-connected", Layer.VM, Status.FAIL, evidence, cure)
+        yield Finding(check, layer, Status.FAIL, evidence, cure)
 
 
 def _vm_template(facts: Situation, _goal: Goal) -> Iterator[Finding]:
@@ -68,14 +100,17 @@ def _vm_question(facts: Situation, _goal: Goal) -> Iterator[Finding]:
 
 def _vm_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Only where something has to be done: nobody needs a right for what is so already."""
-    if facts.privileges is None:
-        return
-    further = tuple(nesting_checks.privileges(facts, goal))
-    if wanted(facts, goal) is None and not further:
-        return
+    changes = (wanted(facts, goal), nesting_checks.upgrade(facts, goal))
+    yield from _forbidding(facts, [change for change in changes if change is not None])
+
+
+def _forbidding(facts: Situation, changes: Sequence[Change]) -> Iterator[Finding]:
     held = facts.privileges
+    if held is None or not changes:
+        return
     lacking: tuple[str, ...] = () if held & set(_CONFIG) else _CONFIG[:1]
-    lacking += tuple(name for name in further if name not in held)
+    further = [nesting_checks.privilege(change) for change in changes]
+    lacking += tuple(name for name in further if name and name not in held)
     if lacking:
         yield _lacking(facts, "vm-permission", lacking)
     missing = tuple(privilege for privilege in _POWER if privilege not in held)
@@ -166,3 +201,7 @@ class VmFacts(Situation):
     def judge(self, goal: Goal) -> tuple[Finding, ...]:
         """See Facts."""
         return tuple(finding for question in _QUESTIONS for finding in question(self, goal))
+
+    def forbids(self, changes: Sequence[Change]) -> tuple[Finding, ...]:
+        """See Guarded."""
+        return tuple(_forbidding(self, changes))

@@ -15,6 +15,19 @@ EXPIRED = "NotAuthenticated"
 GONE = "ManagedObjectNotFound"
 
 
+_AGAIN = "connect that host again (its menu: Connection > Connect), then run this again"
+CURES = {
+    "FileLocked": "another host has the VM registered, too, and runs it: find that host (vmkfstools -D on "
+    "the .vmx tells who holds it), and shut the VM down there, or name it to that host",
+    "HostCommunication": _AGAIN,
+    "HostNotConnected": _AGAIN,
+    "HostNotReachable": _AGAIN,
+    "RestrictedVersion": "the API of a free ESXi only reads: give the host a licence, or set it in its own "
+    "web page while the VM is off (Edit > CPU > Expose hardware assisted virtualization to the guest OS)",
+}
+"""What to do about a fault, by its name, where more can be told than what it says."""
+
+
 class NoAnswer(ConnectionFailed):
     """A request was sent, and it is not known what has become of it."""
 
@@ -73,6 +86,6 @@ def refused(request: str, fault: Any) -> Refused:
     return Refused(
         f"vSphere refused: {request}",
         evidence=words_of(fault),
-        cure="mend what vSphere says in the evidence; then run this again",
+        cure=CURES.get(name, "mend what vSphere says in the evidence; then run this again"),
         name=name,
     )

@@ -22,7 +22,7 @@ from pyVmomi import vim
 from nestvirt import tls
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
-from nestvirt.backends.vsphere.faults import Refused
+from nestvirt.backends.vsphere.faults import CURES, Refused
 from nestvirt.backends.vsphere.tasks import read_one
 from nestvirt.errors import AccessDenied, ConnectionFailed, GuestUnreachable
 from nestvirt.guest.channel import OUTPUT_LIMIT, Completed, RunRefused, clipped
@@ -205,7 +205,8 @@ class GuestChannel:
             return RunRefused(
                 "guest operations are not allowed", evidence=error.evidence, cure=f"{cure}; or use --ssh"
             )
-        return GuestUnreachable("the guest operation failed", evidence=error.evidence, cure=_TOOLS)
+        cure = CURES.get(error.name, _TOOLS)
+        return GuestUnreachable("the guest operation failed", evidence=error.evidence, cure=cure)
 
 
 class _NotYet(GuestUnreachable):

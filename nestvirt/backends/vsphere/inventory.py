@@ -190,11 +190,11 @@ class Inventory:
         listed = list(dict.fromkeys([*near, *sorted(known)]))[:_SHOWN]
         left = len(set(known)) - len(listed)
         more = f" and {left} more" if left else ""
-        return TargetError(
-            shown,
-            evidence=printable(f"{who} sees: {', '.join(listed)}", 1000) + more,
-            cure="name one of these, or its inventory path (/DATACENTER/vm/FOLDER/NAME), UUID or id",
-        )
+        cure = "name one of these, or its inventory path (/DATACENTER/vm/FOLDER/NAME), UUID or id"
+        if self._api.content.about.apiType != "VirtualCenter":
+            cure = "name one of these; of a VM that was moved to another host, name that host, or its vCenter"
+        evidence = printable(f"{who} sees: {', '.join(listed)}", 1000) + more
+        return TargetError(shown, evidence=evidence, cure=cure)
 
 
 def _id(entity: Any) -> str:

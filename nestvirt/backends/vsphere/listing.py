@@ -117,8 +117,8 @@ class Surroundings:
         return None
 
 
-def listed(api: Api, place: str) -> Iterator[tuple[Any, Listed]]:
-    """Every VM that this user may see, beside its managed object.
+def listed(api: Api, place: str) -> Iterator[tuple[Any, Any, Listed]]:
+    """Every VM that this user may see, beside its managed object and its datacenter.
 
     Args:
         api: the session.
@@ -128,13 +128,13 @@ def listed(api: Api, place: str) -> Iterator[tuple[Any, Listed]]:
     what = [properties(vim.VirtualMachine, _OF_LISTED)]
     seen = _viewed(api, [vim.VirtualMachine], what)
     all_of_them = [_one(around, place, found, values) for found, values in seen]
-    names = Counter(one.vm.name for _, one in all_of_them)
-    for found, one in all_of_them:
+    names = Counter(one.vm.name for *_, one in all_of_them)
+    for found, datacenter, one in all_of_them:
         plainly = names[one.vm.name] == 1 and not _UNLIKE_A_NAME.search(one.vm.name)
-        yield found, replace(one, name=one.vm.name) if plainly else one
+        yield found, datacenter, replace(one, name=one.vm.name) if plainly else one
 
 
-def _one(around: Surroundings, place: str, found: Any, values: dict[str, Any]) -> tuple[Any, Listed]:
+def _one(around: Surroundings, place: str, found: Any, values: dict[str, Any]) -> tuple[Any, Any, Listed]:
     moref, name = _id(found), printable(plain(values.get("name")), 200)
     folder = around.path(values)
     vm = Vm(f"{values.get('config.instanceUuid') or moref}@{place}#{moref}", name)
@@ -146,7 +146,7 @@ def _one(around: Surroundings, place: str, found: Any, values: dict[str, Any]) -
     }
     power = POWERS.get(str(values.get("runtime.powerState")), Power.STOPPED)
     nesting, note = _stands(values)
-    return found, Listed(vm, moref, power, nesting, labels, note)
+    return found, around.datacenter(values), Listed(vm, moref, power, nesting, labels, note)
 
 
 def _some(value: str) -> tuple[str, ...]:

@@ -27,16 +27,20 @@ def wanted(facts: Situation, goal: Goal) -> Change | None:
     return None if after == now.text else Change(SETTING, now.text, after)
 
 
-def privileges(facts: Situation, goal: Goal) -> Iterator[str]:
-    """What further privileges the changes take, beside that to configure the VM."""
-    change = wanted(facts, goal)
-    if change is not None:
-        before, after = Nesting.parse(change.before), Nesting.parse(change.after)
-        unsets = before.field is not None and after.field is None  # by taking out the key
-        if unsets or before.name is not None or after.name is not None:
-            yield "VirtualMachine.Config.AdvancedConfig"
-    if goal.nested and goal.upgrade is not None and 0 < facts.version < OLDEST_HARDWARE:
-        yield "VirtualMachine.Config.UpgradeVirtualHardware"
+def upgrade(facts: Situation, goal: Goal) -> Change | None:
+    """The raise of the hardware version, where that was asked for and is needed."""
+    asked = goal.nested and goal.upgrade is not None and 0 < facts.version < OLDEST_HARDWARE
+    return Change(HARDWARE_VERSION, facts.hardware, goal.upgrade) if asked else None
+
+
+def privilege(change: Change) -> str:
+    """What further privilege a change takes, beside that to configure the VM; empty for none."""
+    if change.setting == HARDWARE_VERSION:
+        return "VirtualMachine.Config.UpgradeVirtualHardware"
+    before, after = Nesting.parse(change.before), Nesting.parse(change.after)
+    unsets = before.field is not None and after.field is None  # by taking out the key
+    keyed = unsets or before.name is not None or after.name is not None
+    return "VirtualMachine.Config.AdvancedConfig" if keyed else ""
 
 
 def host_nested_hv(facts: Situation, goal: Goal) -> Iterator[Finding]:
@@ -98,11 +102,11 @@ def vm_hardware_version(facts: Situation, goal: Goal) -> Iterator[Finding]:
     if not goal.nested or not 0 < facts.version < OLDEST_HARDWARE:
         return
     evidence = f"hardware version {facts.hardware}; nesting needs vmx-{OLDEST_HARDWARE:02} or newer"
-    if goal.upgrade is None:
+    change = upgrade(facts, goal)
+    if change is None:
         cure = "run this again with --upgrade-hardware, when you have a backup: it cannot be undone"
         yield Finding(check, layer, Status.FAIL, evidence, cure)
         return
-    change = Change(HARDWARE_VERSION, facts.hardware, goal.upgrade)
     yield Finding(check, layer, Status.FAIL, evidence, "nestvirt can change it", change)
     evidence = f"{facts.hardware} -> {goal.upgrade} cannot be undone, by nestvirt or anybody"
     cure = "take a backup, or a snapshot while it is off, before you agree"

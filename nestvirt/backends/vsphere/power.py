@@ -14,7 +14,7 @@ from pyVmomi import vim
 
 from nestvirt.backends.base import moments
 from nestvirt.backends.vsphere.api import Api
-from nestvirt.backends.vsphere.faults import NoAnswer, Refused, words_of
+from nestvirt.backends.vsphere.faults import CURES, NoAnswer, Refused, words_of
 from nestvirt.backends.vsphere.tasks import Tasks, read_one
 from nestvirt.errors import PowerError
 from nestvirt.printable import printable
@@ -34,14 +34,12 @@ class Machine:
     """One VM's power.
 
     Attributes:
-        datacenter: which starts it where there is a vCenter; None for an ESXi host by itself.
         tasks: what was begun on it.
     """
 
     api: Api
     vm: Any
     name: str
-    datacenter: Any
     tasks: Tasks
 
     def shut_down(self, timeout: float) -> None:
@@ -53,11 +51,12 @@ class Machine:
         deadline = time.monotonic() + timeout
         refusal = self._ask_guest(deadline)
         if refusal is not None:
+            known = refusal.privilege or refusal.name in CURES
             tools = "see that VMware Tools run in the guest"
             raise PowerError(
                 f"{self.name} cannot be asked to shut down",
                 evidence=refusal.evidence,
-                cure=f"{refusal.cure if refusal.privilege else tools}; or allow --force-off",
+                cure=f"{refusal.cure if known else tools}; or allow --force-off",
             )
         if not self._becomes(OFF, deadline):
             raise PowerError(
@@ -123,15 +122,15 @@ class Machine:
         raise PowerError(
             f"{self.name} did not start" if words else f"{self.name} did not start in {timeout:.0f} s",
             evidence=words or self._seen(),
-            cure="see its tasks and events in the vSphere Client",
+            cure=CURES.get(words.partition(":")[0], "see its tasks and events in the vSphere Client"),
         )
 
     def _start(self, deadline: float) -> str:
         """Ask for it; the words of what stands in the way."""
-        if self.datacenter is None:
+        if self.tasks.datacenter is None:
             return self._asked("PowerOnVM_Task", self.vm.PowerOnVM_Task, deadline)
         try:
-            ask = partial(self.datacenter.PowerOnMultiVM_Task, [self.vm], None)
+            ask = partial(self.tasks.datacenter.PowerOnMultiVM_Task, [self.vm], None)
             end = self.tasks.end(self.tasks.begin("PowerOnMultiVM_Task", ask), deadline)
             if end is None:
                 return ""

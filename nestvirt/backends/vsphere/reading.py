@@ -139,12 +139,14 @@ def _id(entity: Any) -> str:
 def host_of(values: dict[str, Any]) -> Host:
     """A host, of what OF_HOST names."""
     maintained = bool(values.get("runtime.inMaintenanceMode"))
+    connection = values.get("runtime.connectionState")
     return Host(
         printable(str(values.get("name") or "a host"), 200),
-        values.get("capability.nestedHVSupported"),
-        values.get("runtime.connectionState") == "connected" and not maintained,
-        values.get("summary.currentEVCModeKey"),
-        values.get("summary.config.sslThumbprint"),
+        nested=values.get("capability.nestedHVSupported"),
+        usable=connection == "connected" and not maintained,
+        connection=str(connection or "connected"),
+        evc=values.get("summary.currentEVCModeKey"),
+        thumbprint=values.get("summary.config.sslThumbprint"),
     )
 
 

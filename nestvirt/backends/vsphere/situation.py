@@ -18,6 +18,7 @@ class Host:
     Attributes:
         nested: capability.nestedHVSupported; None where that could not be read.
         usable: whether it is connected, and not in maintenance mode.
+        connection: connected, disconnected, notResponding; as connected where that could not be read.
         evc: the EVC mode in effect; None for none.
         thumbprint: of its certificate, as vCenter knows it; None where it tells none.
     """
@@ -25,6 +26,7 @@ class Host:
     name: str
     nested: bool | None = None
     usable: bool = True
+    connection: str = "connected"
     evc: str | None = None
     thumbprint: str | None = None
 

@@ -21,7 +21,7 @@ from nestvirt.backends.workstation.dialect import Document
 from nestvirt.backends.workstation.facts import CHECKS, VmxFacts
 from nestvirt.backends.workstation.host import read_host
 from nestvirt.backends.workstation.situation import SETTING, Control
-from nestvirt.backends.workstation.vmrun import Refused, Vmrun
+from nestvirt.backends.workstation.vmrun import Refused, Vmrun, orders
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel
 from nestvirt.model import Change, Power, Target, Vm
@@ -99,6 +99,15 @@ class VmxBackend:
             logged=(log := poweron.recorded(_log_of(path, document), SETTING))[0],
             powered_on_with=log[1],
             host=read_host(),
+        )
+
+    def at_work(self, vm: Vm) -> str:
+        """What a vmrun that is still there does to the VM; see Lingering."""
+        path = Path(vm.id)
+        return "; ".join(
+            told
+            for told, words in orders()
+            if any(_same(Path(word), path) for word in words) or vm.id in " ".join(words)
         )
 
     def apply(self, vm: Vm, change: Change) -> None:

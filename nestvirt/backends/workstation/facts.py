@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nestvirt.backends.workstation.dialect import written
@@ -100,7 +100,12 @@ def _vm_hardware_version(facts: Situation, goal: Goal) -> Iterator[Finding]:
 
 
 def _vm_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
-    if facts.unwritable and wanted(facts, goal) is not None:
+    if wanted(facts, goal) is not None:
+        yield from _unwritable(facts)
+
+
+def _unwritable(facts: Situation) -> Iterator[Finding]:
+    if facts.unwritable:
         cure = "run nestvirt as the VM's own user, or give this one the right to write there"
         yield Finding("vm-permission", Layer.VM, Status.FAIL, facts.unwritable, cure)
 
@@ -112,8 +117,8 @@ def _vm_lock(facts: Situation, _goal: Goal) -> Iterator[Finding]:
         if live:
             cure = "close the VM there (its tab in Workstation, its window in Fusion); then run this again"
         else:
-            cure = (
-                f"if no machine runs it any more, remove that folder: rm -r {shlex.quote(others[0].folder)}"
+            cure = "shut it down there; if no machine runs it any more: rm -r " + shlex.quote(
+                others[0].folder
             )
         evidence = "; ".join(_described(holder) for holder in others[:3])
         yield Finding("vm-lock", Layer.VM, Status.FAIL, evidence, cure)
@@ -196,8 +201,12 @@ def _vm_cpu_pending(facts: Situation, goal: Goal) -> Iterator[Finding]:
 
 def _vm_power_permission(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Only where it would have to be stopped: nobody needs vmrun for what is so already."""
-    pending = facts.live is (not goal.nested)
-    if facts.power is not Power.RUNNING or facts.listed or not (wanted(facts, goal) or pending):
+    if wanted(facts, goal) or facts.live is (not goal.nested):
+        yield from _unstoppable(facts)
+
+
+def _unstoppable(facts: Situation) -> Iterator[Finding]:
+    if facts.power is not Power.RUNNING or facts.listed:
         return
     if facts.control is None:
         evidence = "the VM runs, and there is no vmrun here to stop it with"
@@ -250,3 +259,7 @@ class VmxFacts(Situation):
     def judge(self, goal: Goal) -> tuple[Finding, ...]:
         """See Facts."""
         return tuple(finding for question in _QUESTIONS for finding in question(self, goal))
+
+    def forbids(self, changes: Sequence[Change]) -> tuple[Finding, ...]:
+        """See Guarded."""
+        return (*_unwritable(self), *_unstoppable(self)) if changes else ()

@@ -64,6 +64,14 @@ def located(name: str) -> Path:
     return real
 
 
+def recorded_name(name: str) -> str:
+    """The name by which records know a VM, whichever way its file is named now; the same where it is gone."""
+    try:
+        return str(located(name))
+    except (TargetError, AccessDenied):
+        return name
+
+
 def read(path: Path) -> Document:
     """What is in the file.
 

@@ -6,11 +6,12 @@ So what it can do inside guests is not used.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +24,9 @@ SECONDS = 30.0
 
 FUSION, WORKSTATION, PLAYER = "fusion", "ws", "player"
 
+PROC = Path("/proc")
+
+_ORDERS = ("start", "stop", "reset", "suspend", "pause", "unpause")
 _INSTALLED = (
     "/usr/bin/vmrun",
     "/Applications/VMware Fusion.app/Contents/Public/vmrun",
@@ -119,3 +123,36 @@ class Vmrun:
             evidence=told,
             cure=f"make this work first: {self.program} -T {self.product} list",
         )
+
+
+def orders() -> Iterator[tuple[str, Sequence[str]]]:
+    """What processes of vmrun do to VMs at this moment: such a one outlives the process that began it.
+
+    Yields:
+        What it does, for people, and the words of its command.
+    """
+    for pid, words in _of_proc() if PROC.is_dir() else _of_ps():
+        order = next((word for word in words if word in _ORDERS), None)
+        if order is not None and any(
+            Path(word).name == "vmrun" for word in words[:2]
+        ):  # a script's is second
+            yield f"vmrun {order} (process {pid})", words
+
+
+def _of_proc() -> Iterator[tuple[str, Sequence[str]]]:
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it went, or is hidden
+            yield folder.name, (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+
+
+def _of_ps() -> Iterator[tuple[str, Sequence[str]]]:
+    """Where there is no /proc; here blanks in a path part words, too."""
+    try:
+        told = subprocess.run(
+            ["ps", "-axww", "-o", "pid=,args="], capture_output=True, check=False, timeout=SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    for line in told.stdout.decode(errors="replace").splitlines():
+        pid, *words = line.split()
+        yield pid, words

@@ -44,7 +44,7 @@ type order struct {
 var operations = map[string]operation{
 	"make": (*control).make, "switch": (*control).adjust, "set": (*control).set, "set-host": (*control).setOfHost, "key": (*control).key,
 	"see": (*control).see, "power": (*control).power, "snapshot": (*control).snapshot, "remove": (*control).remove,
-	"leftovers": (*control).leftovers, "move": (*control).move,
+	"leftovers": (*control).leftovers, "move": (*control).move, "lose": (*control).lose,
 	"reset": (*control).reset, "counts": (*control).counts, "clear": (*control).clear, "rule": (*control).rule,
 	"manner": (*control).manner, "privileges": (*control).privileges, "expire": (*control).expire,
 	"instead": (*control).instead,
@@ -215,6 +215,33 @@ func (c *control) move(o order) (interface{}, error) {
 		}
 	}
 	return nil, fmt.Errorf("there is no host %s", o.Kind)
+}
+
+// lose is a host that vCenter hears nothing of any more: nor, then, of its VMs.
+func (c *control) lose(o order) (interface{}, error) {
+	host, found := simulator.Map.FindByName(o.Name, allHosts()).(*simulator.HostSystem)
+	if !found {
+		return nil, fmt.Errorf("there is no host %s", o.Name)
+	}
+	simulator.Map.WithLock(host, func() {
+		host.Runtime.ConnectionState = types.HostSystemConnectionStateNotResponding
+	})
+	for _, each := range c.peer.all() {
+		m := each
+		m.locked(func() {
+			if *m.vm.Runtime.Host == host.Self {
+				m.vm.Runtime.ConnectionState = types.VirtualMachineConnectionStateDisconnected
+			}
+		})
+	}
+	return nil, nil
+}
+
+func allHosts() (all []types.ManagedObjectReference) {
+	for _, each := range simulator.Map.All("HostSystem") {
+		all = append(all, each.Reference())
+	}
+	return all
 }
 
 func (c *control) leftovers(o order) (interface{}, error) {

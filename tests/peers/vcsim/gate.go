@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,7 +19,7 @@ import (
 // rule says what happens to the next requests of a method: it is delayed, cut off, or ends with a fault.
 type rule struct {
 	Method  string
-	What    string // delay, before, after, half, garbled, foreign, fault
+	What    string // delay, before, after, half, garbled, foreign, packed, fault
 	Times   int
 	Skip    int // so many requests before are left alone
 	Seconds float64
@@ -108,6 +109,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name = method.Name
 	}
 	g.count(name)
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		g.count("that take gzip")
+	}
 	if other := g.instead; other != nil {
 		w.Header().Set("Content-Type", other.Type)
 		w.WriteHeader(other.Status)
@@ -145,8 +149,21 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer.Body = bytes.NewBufferString(page)
 		}
 	}
+	if g.take(name, "packed") != nil {
+		w.Header().Set("Content-Encoding", "gzip")
+		answer.Body = packed(answer.Body.Bytes())
+	}
 	w.WriteHeader(answer.Code)
 	_, _ = answer.Body.WriteTo(w)
+}
+
+func packed(whole []byte) *bytes.Buffer {
+	var small bytes.Buffer
+	writer := gzip.NewWriter(&small)
+	_, err := writer.Write(whole)
+	must(err)
+	must(writer.Close())
+	return &small
 }
 
 // answer asks the peer, and the simulator for what the peer does not know.

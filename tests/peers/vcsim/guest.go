@@ -63,6 +63,8 @@ func (p *peer) inGuest(ref types.ManagedObjectReference, auth types.BaseGuestAut
 	m.locked(func() {
 		given, named := auth.(*types.NamePasswordAuthentication)
 		switch {
+		case m.unreachable() != nil:
+			fault = m.unreachable()
 		case !m.is(on):
 			fault = m.wrongState(on)
 		case m.vm.Guest.ToolsRunningStatus != "guestToolsRunning":

@@ -19,6 +19,7 @@ var background = context.Background()
 type switches struct {
 	Deaf       bool    // accepts a shutdown, and ignores it
 	Fragile    bool    // does not start with nesting
+	Elsewhere  bool    // another host has it registered, too, and runs it
 	Noop       bool    // a change of it succeeds, and changes nothing
 	KeepsFalse bool    // nestedHVEnabled reads false where the key was removed
 	Shutdown   float64 // seconds from being asked to shut down until it is off

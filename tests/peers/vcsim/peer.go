@@ -125,6 +125,10 @@ func (p *peer) reset() {
 			host.Summary.CurrentEVCModeKey, host.Summary.Config.SslThumbprint = "", p.thumbprint
 		})
 	}
+	for _, each := range simulator.Map.All("Datacenter") {
+		datacenter := each.(*simulator.Datacenter)
+		simulator.Map.WithLock(datacenter, func() { datacenter.RecentTask = nil })
+	}
 	for _, each := range p.stock {
 		p.make(wanted{Name: each.name, Running: true, Nested: types.NewBool(false), Hardware: "vmx-19", switches: usual})
 	}
@@ -201,16 +205,25 @@ func (p *peer) folderOf(vm *simulator.VirtualMachine, path string) *simulator.Fo
 	return folder
 }
 
-// task makes a vSphere task of the work; it runs at once, or after the time that tasks take here.
+// task makes a vSphere task of work on a VM.
 func (p *peer) task(m *machine, name string, work func() (types.AnyType, *failure)) types.ManagedObjectReference {
+	return p.taskOn(m.vm, &m.vm.RecentTask, name, func() (result types.AnyType, fault *failure) {
+		m.locked(func() { result, fault = work() })
+		return result, fault
+	})
+}
+
+// taskOn makes a vSphere task of the work; it runs at once, or after the time that tasks take here.
+func (p *peer) taskOn(on mo.Reference, recent *[]types.ManagedObjectReference, name string, work func() (types.AnyType, *failure)) types.ManagedObjectReference {
 	var said *failure
-	task := simulator.CreateTask(m.vm, name, func(*simulator.Task) (result types.AnyType, fault types.BaseMethodFault) {
-		m.locked(func() { result, said = work() })
+	task := simulator.CreateTask(on, name, func(*simulator.Task) (result types.AnyType, fault types.BaseMethodFault) {
+		result, said = work()
 		if said != nil {
 			return nil, said.fault
 		}
 		return result, nil
 	})
+	task.Info.DescriptionId = name
 	run := func() {
 		simulator.Map.WithLock(task, func() {
 			task.Run()
@@ -219,7 +232,7 @@ func (p *peer) task(m *machine, name string, work func() (types.AnyType, *failur
 			}
 		})
 	}
-	m.locked(func() { m.vm.RecentTask = append(m.vm.RecentTask, task.Self) })
+	simulator.Map.WithLock(on, func() { *recent = append(*recent, task.Self) })
 	if p.taskTime == 0 {
 		run()
 		return task.Self

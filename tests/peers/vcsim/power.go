@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -32,6 +33,25 @@ func (m *machine) wrongState(wanted types.VirtualMachinePowerState) *failure {
 		&types.InvalidPowerState{RequestedState: wanted, ExistingState: now},
 		fmt.Sprintf("The attempted operation cannot be performed in the current state (%s).", shown[now]),
 	}
+}
+
+// unreachable is a VM whose host vCenter cannot ask.
+func (m *machine) unreachable() *failure {
+	host := simulator.Map.Get(*m.vm.Runtime.Host).(*simulator.HostSystem)
+	if host.Runtime.ConnectionState == types.HostSystemConnectionStateConnected {
+		return nil
+	}
+	return &failure{&types.HostNotConnected{}, "Unable to communicate with the remote host, since it is disconnected."}
+}
+
+// inUse is what a host says of files that another host has open, as of a VM that is registered on both and runs there.
+func (m *machine) inUse() *failure {
+	if !m.Elsewhere {
+		return nil
+	}
+	file := m.vm.Config.Files.VmPathName
+	fault := &types.FileLocked{FileFault: types.FileFault{File: file}}
+	return &failure{fault, fmt.Sprintf("Unable to access file %s since it is locked", file)}
 }
 
 func notSupported() *failure {
@@ -67,16 +87,32 @@ func (p *peer) answerPower(body types.AnyType) (interface{}, *failure) {
 	return nil, nil
 }
 
+// shownAs is what vSphere calls tasks (TaskInfo.descriptionId); they are in govmomi's list of a real vCenter's.
+var shownAs = map[string]string{
+	"ReconfigVM_Task": "VirtualMachine.reconfigure", "UpgradeVM_Task": "VirtualMachine.upgradeVirtualHardware",
+	"PowerOnVM_Task": "VirtualMachine.powerOn", "PowerOffVM_Task": "VirtualMachine.powerOff",
+	"PowerOnMultiVM_Task": "Datacenter.powerOnVm",
+}
+
+// ofDatacenter is what the task of a VM is called that its datacenter's has begun.
+const ofDatacenter = "Datacenter.ExecuteVmPowerOnLRO"
+
 // work is a task on one VM, which may have to fail.
 func (p *peer) work(ref types.ManagedObjectReference, method string, do func(*machine) *failure) (types.ManagedObjectReference, *failure) {
+	return p.workAs(shownAs[method], ref, method, do)
+}
+
+func (p *peer) workAs(name string, ref types.ManagedObjectReference, method string, do func(*machine) *failure) (types.ManagedObjectReference, *failure) {
 	m, fault := p.machine(ref)
 	if fault != nil {
 		return ref, fault
 	}
-	name := strings.ToLower(method[:1]) + strings.TrimSuffix(method[1:], "_Task")
 	return p.task(m, name, func() (types.AnyType, *failure) {
 		if planned := p.failureOf(method); planned != nil {
 			return nil, planned
+		}
+		if fault := m.unreachable(); fault != nil {
+			return nil, fault
 		}
 		return nil, do(m)
 	}), nil
@@ -90,6 +126,9 @@ func (p *peer) reconfigure(m *machine, spec types.VirtualMachineConfigSpec) *fai
 	}
 	if spec.ChangeVersion != "" && spec.ChangeVersion != m.vm.Config.ChangeVersion {
 		return &failure{&types.ConcurrentAccess{}, "The operation is based on out-of-date information."}
+	}
+	if fault := m.inUse(); fault != nil {
+		return fault
 	}
 	if fault := m.mayNest(spec.NestedHVEnabled); fault != nil {
 		return fault
@@ -198,6 +237,8 @@ func (p *peer) powerOn(m *machine) *failure {
 		return notSupported()
 	case m.is(on):
 		return m.wrongState(off)
+	case m.inUse() != nil:
+		return m.inUse()
 	case m.is(suspended):
 		m.state(on) // it goes on where it was, with what it had
 		m.runTools(m.Tools)
@@ -218,13 +259,22 @@ func (m *machine) cut() *failure {
 	return nil
 }
 
-// powerOnMany is how vCenter starts VMs, so that DRS can choose a host. What cannot be tried is no error of the task.
+// powerOnMany is how vCenter starts VMs, so that DRS can choose a host. It is a task of the datacenter, which begins
+// one of each VM. What cannot be tried is no error of the task.
 func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedObjectReference, *failure) {
-	var result types.ClusterPowerOnVmResult
-	first, fault := p.machine(refs[0])
-	if fault != nil {
-		return refs[0], fault
+	for _, ref := range refs {
+		if _, fault := p.machine(ref); fault != nil {
+			return ref, fault
+		}
 	}
+	datacenter := p.datacenterOf(refs[0])
+	return p.taskOn(datacenter, &datacenter.RecentTask, shownAs["PowerOnMultiVM_Task"], func() (types.AnyType, *failure) {
+		return p.startMany(refs)
+	}), nil
+}
+
+func (p *peer) startMany(refs []types.ManagedObjectReference) (types.AnyType, *failure) {
+	var result types.ClusterPowerOnVmResult
 	planned := p.failureOf("PowerOnMultiVM_Task")
 	for _, each := range refs {
 		ref := each
@@ -239,14 +289,25 @@ func (p *peer) powerOnMany(refs []types.ManagedObjectReference) (types.ManagedOb
 				ReasonText: "Power on the virtual machine with respect to its resource requirements", Target: p.clusterOf(ref),
 			})
 		default:
-			task, fault := p.work(ref, "PowerOnVM_Task", p.powerOn)
+			task, fault := p.workAs(ofDatacenter, ref, "PowerOnVM_Task", p.powerOn)
 			if fault != nil {
-				return ref, fault
+				return nil, fault
 			}
 			result.Attempted = append(result.Attempted, types.ClusterAttemptedVmInfo{Vm: ref, Task: &task})
 		}
 	}
-	return p.task(first, "powerOnMultiVM", func() (types.AnyType, *failure) { return result, nil }), nil
+	return result, nil
+}
+
+func (p *peer) datacenterOf(ref types.ManagedObjectReference) *simulator.Datacenter {
+	for {
+		switch entity := simulator.Map.Get(ref).(type) {
+		case *simulator.Datacenter:
+			return entity
+		case mo.Entity:
+			ref = *entity.Entity().Parent
+		}
+	}
 }
 
 func (p *peer) clusterOf(ref types.ManagedObjectReference) *types.ManagedObjectReference {
@@ -270,6 +331,9 @@ func (p *peer) guestPower(ref types.ManagedObjectReference, do func(*machine)) (
 		return fault
 	}
 	m.locked(func() {
+		if fault = m.unreachable(); fault != nil {
+			return
+		}
 		if fault = m.unless(on); fault != nil {
 			return
 		}
@@ -288,6 +352,7 @@ func (m *machine) shutDown() {
 		return
 	}
 	boot := m.boots
+	m.vm.Guest.GuestState = "shuttingDown"
 	m.later(m.Shutdown, func() {
 		if m.boots == boot && m.is(on) {
 			m.off()
