@@ -88,20 +88,6 @@ def enable(
       nestvirt enable --targets fleet.toml --group workers --batch 2 --drain-nodes
       nestvirt enable --resume
     """
-    if cpu is not None and not cpu.strip():
-        raise click.UsageError("--cpu was given an empty name; is a variable not set?")
-    lasting = {"upgrade_hardware": upgrade_hardware, "upgrade_version": upgrade_version}
-    if names_many({**options, **lasting, "discard_saved_state": discard_saved_state}):
-        from nestvirt.cli.many import reach_many
-
-        goal = Goal(cpu=cpu, mac_spoofing=mac_spoofing)
-        return reach_many(goal, {**options, "cpu": cpu, "mac_spoofing": mac_spoofing})
-    of_hyperv = {
-        "--upgrade-version": upgrade_version,
-        "--discard-saved-state": discard_saved_state,
-        "--mac-spoofing": mac_spoofing,
-    }
-    _refuse_what_does_not_go_together(cpu, upgrade_hardware, of_hyperv, options)
     goal = Goal(
         cpu=cpu,
         upgrade=upgrade_hardware,
@@ -109,12 +95,32 @@ def enable(
         mac_spoofing=mac_spoofing,
         upgrade_version=upgrade_version,
     )
+    if cpu is not None and not cpu.strip():
+        raise click.UsageError("--cpu was given an empty name; is a variable not set?")
+    if names_many({**options, **_lasting(goal)}):
+        from nestvirt.cli.many import reach_many
+
+        return reach_many(goal, {**options, "cpu": cpu, "mac_spoofing": mac_spoofing})
+    _refuse_what_does_not_go_together(goal, options)
     return reach_goal(goal, **options)
 
 
-def _refuse_what_does_not_go_together(
-    cpu: str | None, upgrade_hardware: str | None, of_hyperv: Mapping[str, bool], options: Mapping[str, Any]
-) -> None:
+def _lasting(goal: Goal) -> dict[str, object]:
+    """What nobody can undo, by the options' names."""
+    return {
+        "upgrade_hardware": goal.upgrade,
+        "upgrade_version": goal.upgrade_version,
+        "discard_saved_state": goal.discard_saved_state,
+    }
+
+
+def _refuse_what_does_not_go_together(goal: Goal, options: Mapping[str, Any]) -> None:
+    cpu, upgrade_hardware = goal.cpu, goal.upgrade
+    of_hyperv = {
+        "--upgrade-version": goal.upgrade_version,
+        "--discard-saved-state": goal.discard_saved_state,
+        "--mac-spoofing": goal.mac_spoofing,
+    }
     if options["with_host"] is not None and options["no_restart"]:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     if cpu is not None and options["host"] is not None:
