@@ -136,7 +136,8 @@ def test_enable_says_changed_only_where_it_changes(
     fleet.add("asleep", power="suspended")
     for name in ("site-1", "site-2"):
         fleet.add(name, tags=["site"])
-    hosts = {name: {"nestvirt_targets": [f"memory:{name}"]} for name in ("off", "pending", "on", "asleep")}
+    names = ("off", "pending", "on", "asleep")
+    hosts: dict[str, dict[str, object]] = {name: {"nestvirt_targets": [f"memory:{name}"]} for name in names}
     hosts["site"] = {"nestvirt_targets": "memory: tag=site", "nestvirt_enable_options": ["--batch", 2]}
     inventory = control | {"nestvirt": hosts}
     before = fleet.path.read_bytes()
