@@ -21,6 +21,12 @@ from tests.peers.kubelet import Cluster
 from tests.peers.memory_fleet import MemoryFleet
 
 CHANGED, SAME, FAILED = (1, 0), (0, 0), (0, 1)
+LIAR = r"""#!/bin/sh
+echo 'a motd that somebody prints'
+echo '{"schema_version": 1, "verdict": "off", "cause": null, "findings": [],' \
+  '"summary": "\u001b[2J{{ 6 * 7 }} is a lie"}'
+exit 1
+"""
 PLAYS = ("check.yml", "enable.yml", "guest_probe.yml", "kvm_host.yml", "kata.yml")
 
 
@@ -130,8 +136,9 @@ def test_enable_says_changed_only_where_it_changes(
     fleet.add("asleep", power="suspended")
     for name in ("site-1", "site-2"):
         fleet.add(name, tags=["site"])
-    hosts = {name: {"nestvirt_targets": [f"memory:{name}"]} for name in ("off", "pending", "on", "asleep")}
-    hosts["site"] = {"nestvirt_targets": ["memory: tag=site"]}
+    names = ("off", "pending", "on", "asleep")
+    hosts: dict[str, dict[str, object]] = {name: {"nestvirt_targets": [f"memory:{name}"]} for name in names}
+    hosts["site"] = {"nestvirt_targets": "memory: tag=site", "nestvirt_enable_options": ["--batch", 2]}
     inventory = control | {"nestvirt": hosts}
     before = fleet.path.read_bytes()
 
@@ -180,6 +187,9 @@ def test_one_after_another_stops_at_the_first_that_fails(
 def test_the_probe_tells_over_ssh_what_it_tells_here(sshd: Sshd, tmp_path: Path) -> None:
     host, saved = by_ssh(sshd.config, sshd.host), tmp_path / "a saved machine"
     saved.mkdir()
+    liar = tmp_path / "liar"
+    liar.write_text(LIAR, encoding="utf-8")
+    liar.chmod(0o755)
     hosts = {
         "live": host,
         "saved": {
@@ -187,6 +197,7 @@ def test_the_probe_tells_over_ssh_what_it_tells_here(sshd: Sshd, tmp_path: Path)
             "nestvirt_probe_options": ["--root", shlex.quote(str(saved))],
             "nestvirt_accepted": [0, 1, 3],
         },
+        "liar": {**host, "nestvirt_guest_python": str(liar)},
         "no-python": {**host, "nestvirt_guest_python": "/nowhere/python3"},
     }
     ansible = Ansible(tmp_path)
@@ -196,7 +207,9 @@ def test_the_probe_tells_over_ssh_what_it_tells_here(sshd: Sshd, tmp_path: Path)
     assert done.of("live") == (SAME if here == "works" else FAILED)
     assert done.of("saved") == SAME
     assert ansible.report("saved", "probe")["verdict"] == probe.examine(str(saved))["verdict"]
-    assert done.of("no-python") == FAILED
+    assert (done.of("no-python"), done.of("liar")) == (FAILED, FAILED)
+    assert "[2J{{ 6 * 7 }} is a lie" in done.text
+    assert "\x1b" not in done.text
 
 
 # --- a KVM host
@@ -257,6 +270,8 @@ def test_kata_is_installed_once_and_proven_each_time(cluster: Cluster, tmp_path:
     again = ansible.play("kata.yml", {"kata_clusters": {"lab": lab}}, "--diff")
     assert again.of("lab") == SAME
     report = valid(ansible.report("lab", "kata-install"), "report")
+    refused = ansible.play("kata.yml", {"kata_clusters": {"lab": lab}}, "-e", "nestvirt_goal=uninstall")
+    assert "argv begins with 'kata-uninstall'" in refused.text
     started = ansible.play(
         "kata.yml", {"kata_clusters": {"lab": lab}}, "--check", "-e", "nestvirt_goal=check"
     )
