@@ -1,5 +1,5 @@
 # Two commands are all that a newcomer needs: make demo, make test.
-.PHONY: help setup demo test lint bench bank clean
+.PHONY: help setup demo test lint bench bank site pictures clean
 python := .venv/bin/python
 
 help:  ## show this list
@@ -25,6 +25,12 @@ bench: setup  ## speed, as ratios side by side in one run
 bank: setup  ## boot the bank of machines; write who was right about them into docs/explanation/proved.md
 	@$(python) -m tests.lab.bank --write
 
+site: setup  ## build the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
+
+pictures: setup  ## make the README's pictures anew, from real runs
+	@$(python) -m tests.lab.pictures
+
 clean:  ## remove the environment and the lab's cache
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site
 	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nestvirt-lab"

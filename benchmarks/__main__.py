@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import fleet
+from benchmarks.ansible import AnsibleBench
 from benchmarks.enable import EnableBench
 from benchmarks.hyperv import HyperVBench
 from benchmarks.kata import MANY, KataBench
@@ -108,6 +110,11 @@ def main() -> int:
         # Half a minute for the loop: once will do.
         ours_s, theirs_s = [vsphere.list_by_nestvirt()], [vsphere.list_by_loop()]
         print(Ratio("vSphere: states of 10000 VMs / a loop by pyvmomi", ours_s, theirs_s, 0.1).line())
+    with tempfile.TemporaryDirectory() as folder, AnsibleBench(Path(folder)) as ansible:
+        ours_s, theirs_s = in_turn(ansible.by_nestvirt, ansible.by_ansible, 1)
+    print(Ratio("the probe in 50 guests over SSH / by Ansible", ours_s, theirs_s, 1.0).line(), flush=True)
+    for line in fleet.figures():
+        print(line.line(), flush=True)
     peak = peak_mib([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from docs import kata_config
+from docs import kata_config, man, schemas
 from nestvirt import engine
 from nestvirt.backends import BACKENDS
 from nestvirt.cli import COMMANDS, cli
@@ -35,6 +35,9 @@ def pages() -> dict[Path, str]:
         HERE / "reference/commands.md": commands_page(),
         HERE / "reference/checks.md": checks_page(),
         HERE / "reference/kata-config.md": kata_config.page(NOTE),
+        HERE / "reference/nestvirt.1": man.page(),
+        HERE / "reference/fleet.schema.json": schemas.fleet(),
+        HERE / "reference/list.schema.json": schemas.listing(),
     }
 
 

@@ -11,7 +11,8 @@
     ├── PowerError         the VM did not stop, or did not start                          exit 1
     ├── ChangeRejected     hypervisor or cluster refused a change, or did not keep it     exit 1
     ├── JournalError       the record of a run cannot be written, read, or replayed       exit 1
-    └── Interrupted        the user stopped the run; the message says how things stand    exit 130
+    ├── Interrupted        the user stopped the run; the message says how things stand    exit 130
+    └── Fault              a fault of nestvirt's own with one target among many           exit 70
 
 An error says what happened (message), what was seen (evidence), and what to do now (cure).
 """
@@ -91,3 +92,9 @@ class Interrupted(Error):
     """The user stopped the run; the message says what was put back, and what is in place."""
 
     exit_code = 130
+
+
+class Fault(Error):
+    """A fault of nestvirt's own with one target, while others are worked on; its cause is what was raised."""
+
+    exit_code = 70

@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +25,8 @@ from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.model import Change, Power, Target, Vm
 
 SCHEMA_VERSION = 1
+SETTLED = 100_000_000
+"""Nanoseconds after which a folder's time of change is sure to differ after the next change."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,10 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self._runs = directory / "runs"
         self._locks = directory / "locks"
+        self._known: dict[str, list[Path]] = {}  # a VM's identity to its records
+        self._names: set[str] = set()  # of all records in it
+        self._seen = (0, 0)  # the folder's last change, and when it was looked at
+        self._looking = threading.Lock()
 
     @contextmanager
     def lock(self, backend: str, vm: Vm) -> Iterator[None]:
@@ -215,8 +223,7 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            cure = "give access there, or run as the user who made it"
-            raise JournalError("the journal cannot be read", evidence=str(error), cure=cure) from error
+            raise _unreadable(error) from error
         read = [self._read(path) for path in paths]
         return [run for run in read if run is not None]
 
@@ -246,17 +253,42 @@ class Journal:
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
-        own = [r for r in self.runs() if r.concerns(backend, vm)]
-        return own[0] if own and own[0].outcome is None else None
+        own = next(self._runs_of(backend, vm), None)
+        return own if own is not None and own.outcome is None else None
 
     def enabling(self, backend: str, vm: Vm) -> Change | None:
         """The change by which the newest such run gave the VM nesting: what it found, and what it left."""
-        for run in self.runs():
-            own = run.concerns(backend, vm)
-            if own and run.command == "enable" and run.outcome in ("applied", None) and run.steps:
+        for run in self._runs_of(backend, vm):
+            if run.command == "enable" and run.outcome in ("applied", None) and run.steps:
                 step = run.steps[-1]
                 return Change(step.change.setting, step.change.before, step.kept)
         return None
+
+    def _runs_of(self, backend: str, vm: Vm) -> Iterator[Run]:
+        """A VM's runs as they are now, newest first. Which records are whose is remembered: of a fleet, each
+        VM asks, and all have theirs in one folder."""
+        with self._looking:
+            self._look()
+            paths = sorted(self._known.get(_identity(backend, vm), ()), reverse=True)
+        return (run for run in map(self._read, paths) if run is not None)
+
+    def _look(self) -> None:
+        """Learn whose the records are that are new."""
+        try:
+            changed, now = self._runs.stat().st_mtime_ns, time.time_ns()
+            if changed == self._seen[0] and self._seen[1] - changed > SETTLED:
+                return
+            new = {p.name for p in self._runs.iterdir() if p.suffix == ".jsonl"} - self._names
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unreadable(error) from error
+        for name in sorted(new):
+            run = self._read(self._runs / name)
+            if run is not None:  # else its first line is still to be written
+                self._known.setdefault(_identity(run.target.backend, run.vm), []).append(self._runs / name)
+                self._names.add(name)
+        self._seen = (changed if len(new) == len(new & self._names) else 0, now)
 
     def _directory(self, path: Path) -> Path:
         try:
@@ -282,6 +314,11 @@ class Journal:
                 evidence=f"{type(error).__name__}: {error}",
                 cure="move that file away; what it says can be put back by hand",
             ) from error
+
+
+def _unreadable(error: OSError) -> JournalError:
+    cure = "give access there, or run as the user who made it"
+    return JournalError("the journal cannot be read", evidence=str(error), cure=cure)
 
 
 def _lock_name(backend: str, vm: Vm) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 from nestvirt.errors import Error
-from nestvirt.model import Finding, Report, Status
+from nestvirt.model import Finding, Fleet, Report, Row, Status
 from nestvirt.printable import printable
+from nestvirt.report_fleet import words
 
 _VERDICTS = {Status.FAIL: "failure", Status.UNKNOWN: "error", Status.SKIP: "skipped"}
 """The element that says how a testcase ended; one without any has passed."""
@@ -19,14 +20,35 @@ _VERDICTS = {Status.FAIL: "failure", Status.UNKNOWN: "error", Status.SKIP: "skip
 
 def to_junit(report: Report) -> str:
     """The report as one testsuite: FAIL is a failure, UNKNOWN an error, a warning a pass with a note."""
-    return _suite(report.target, [_case(finding) for finding in report.findings])
+    return _document([_suite(report.target, [_case(finding) for finding in report.findings])])
+
+
+def fleet_to_junit(fleet: Fleet) -> str:
+    """One testsuite a target; an error is a testcase of it that could not be carried out."""
+    return _document([_suite(row.target, _cases(row), row.seconds) for row in fleet.rows])
+
+
+def _cases(row: Row) -> list[ElementTree.Element]:
+    outcome = row.outcome
+    if isinstance(outcome, Report):
+        cases = [_case(finding) for finding in outcome.findings]
+        if cases and not outcome.planned:
+            return cases
+    case = ElementTree.Element("testcase", classname="nestvirt", name="run", time=f"{row.seconds:.3f}")
+    if isinstance(outcome, Error):
+        _say(case, "error", outcome.message, (outcome.evidence, outcome.cure))
+    elif outcome is None and row.earlier is None:
+        _say(case, "skipped", words(row), ())
+    else:
+        ElementTree.SubElement(case, "system-out").text = printable(words(row))
+    return [case]
 
 
 def error_to_junit(error: Error) -> str:
     """An error in the place of a report: a testsuite with one testcase, which could not be carried out."""
     case = ElementTree.Element("testcase", classname="nestvirt", name="run")
     _say(case, "error", error.message, (error.evidence, error.cure))
-    return _suite("nestvirt", [case])
+    return _document([_suite("nestvirt", [case])])
 
 
 def _case(finding: Finding) -> ElementTree.Element:
@@ -49,17 +71,29 @@ def _say(case: ElementTree.Element, verdict: str, message: str, further: Iterabl
     element.text = "\n".join(printable(line) for line in further if line)
 
 
-def _suite(name: str, cases: list[ElementTree.Element]) -> str:
+def _suite(name: str, cases: list[ElementTree.Element], seconds: float = 0.0) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", _counts(cases) | {"name": printable(name)})
+    if seconds:
+        suite.set("time", f"{seconds:.3f}")
+    suite.extend(cases)
+    return suite
+
+
+def _counts(cases: list[ElementTree.Element]) -> dict[str, str]:
     count = {verdict: sum(case.find(verdict) is not None for case in cases) for verdict in _VERDICTS.values()}
-    counts = {
+    return {
         "tests": str(len(cases)),
         "failures": str(count["failure"]),
         "errors": str(count["error"]),
         "skipped": str(count["skipped"]),
     }
+
+
+def _document(of: list[ElementTree.Element]) -> str:
+    counts = _counts([case for suite in of for case in suite])
+    del counts["skipped"]  # which Jenkins' xUnit plugin allows a testsuite, and not all of them
     suites = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(suites, "testsuite", counts | {"name": printable(name)})
-    suite.extend(cases)
+    suites.extend(of)
     ElementTree.indent(suites)
     # Declared as a string is: whoever writes it down chooses the encoding, and that is UTF-8 here.
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nestvirt.errors import TargetError
+from nestvirt.errors import Error, TargetError
 
 PROOF = "guest-kvm-run"
 """Check id of the one finding that proves nesting: guest code ran through /dev/kvm."""
@@ -257,6 +257,8 @@ class Report:
         planned: nothing was touched: the changes are what a run would make.
         summary: what it comes to where all is well, in a few words; for a cluster, which has no proof of its
             own: "kata-qemu runs on 3 nodes".
+        cycled: the VM was power-cycled, or started; of a host, its kvm module was loaded anew. Where it is
+            planned: would be.
     """
 
     target: str
@@ -269,6 +271,7 @@ class Report:
     blockers: tuple[Finding, ...] = ()
     planned: bool = False
     summary: str = ""
+    cycled: bool = False
 
     @property
     def first_broken(self) -> Finding | None:
@@ -291,3 +294,70 @@ class Report:
         if wants_proof and any(f.check == PROOF and f.status is Status.PASS for f in self.findings):
             return Status.PASS
         return Status.UNKNOWN if any(f.status is Status.UNKNOWN for f in self.findings) else Status.PASS
+
+
+class Ending(StrEnum):
+    """How one target of many ended, as a table says it."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    PLAN = "plan"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+    NOT_BEGUN = "not-begun"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target of a run over many, and what came of it.
+
+    Attributes:
+        target: as it is written: ``libvirt@lab:web-01``.
+        outcome: its report; the error in its place; None where it was not begun in this run.
+        seconds: how long it took.
+        earlier: how it ended in the run that this one goes on with, where it was not begun anew for that.
+        note: why it was not begun, or what else is to be known of it; for people.
+    """
+
+    target: str
+    outcome: Report | Error | None = None
+    seconds: float = 0.0
+    earlier: Ending | None = None
+    note: str = ""
+
+    @property
+    def ending(self) -> Ending:
+        """An error is a failure, unless it says only that it could not be found out."""
+        if isinstance(self.outcome, Report):
+            return Ending.PLAN if self.outcome.planned else Ending(self.outcome.conclusion.value)
+        if isinstance(self.outcome, Error):
+            return Ending.FAIL if self.outcome.exit_code in (1, 2, 70) else Ending.UNKNOWN
+        return self.earlier or Ending.NOT_BEGUN
+
+    @property
+    def changed(self) -> bool:
+        """Whether this run has changed a setting of it."""
+        return isinstance(self.outcome, Report) and bool(self.outcome.changes) and not self.outcome.planned
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All that one run has to say about many targets, in the order in which they were named.
+
+    Attributes:
+        command: check, enable or disable.
+        run: the fleet run's own id, for ``--resume``; None where there is nothing to be resumed.
+        seconds: the wall time of all.
+        stopped: why the run ended before all were done; empty where it did not.
+    """
+
+    rows: tuple[Row, ...]
+    command: str = "check"
+    run: str | None = None
+    seconds: float = 0.0
+    stopped: str = ""
+
+    @property
+    def endings(self) -> dict[Ending, int]:
+        """How many ended in each way."""
+        endings = [row.ending for row in self.rows]
+        return {ending: endings.count(ending) for ending in Ending}

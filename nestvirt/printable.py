@@ -5,6 +5,8 @@ import unicodedata
 
 def printable(text: str, limit: int = 1000) -> str:
     """One line without control, format or unassigned characters, at most ``limit`` characters long."""
+    if len(text) <= limit and text.isprintable():
+        return " ".join(text.split())
     kept = "".join(
         " " if unicodedata.category(c).startswith(("C", "Zl", "Zp")) else c for c in text[: limit * 4]
     )

@@ -37,33 +37,41 @@ def exit_code(report: Report) -> int:
 
 def to_json(report: Report) -> str:
     """The report as one JSON object; docs/reference/report.schema.json describes it."""
+    return _dump(fields(report))
+
+
+def fields(report: Report) -> dict[str, object]:
+    """What its JSON is made of."""
     broken = report.first_broken
-    return _dump(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "nestvirt": __version__,
-            "target": report.target,
-            "verdict": report.conclusion,
-            "first_broken": broken.check if broken else None,
-            "findings": [_finding(f) for f in report.findings],
-            "changes": [{"setting": c.setting, "before": c.before, "after": c.after} for c in report.changes],
-            "proof": vars(report.proof) if report.proof else None,
-            "run": report.run,
-            "dry_run": report.planned,
-            "remains": list(report.remains),
-        }
-    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "nestvirt": __version__,
+        "target": report.target,
+        "verdict": report.conclusion,
+        "first_broken": broken.check if broken else None,
+        "findings": [_finding(f) for f in report.findings],
+        "changes": [{"setting": c.setting, "before": c.before, "after": c.after} for c in report.changes],
+        "proof": vars(report.proof) if report.proof else None,
+        "run": report.run,
+        "power_cycled": report.cycled,
+        "dry_run": report.planned,
+        "remains": list(report.remains),
+    }
 
 
 def error_to_json(error: Error) -> str:
     """An error in the place of a report."""
-    fields = {
+    return _dump({"schema_version": SCHEMA_VERSION, "nestvirt": __version__, "error": error_fields(error)})
+
+
+def error_fields(error: Error) -> dict[str, str]:
+    """What an error's JSON is made of."""
+    return {
         "kind": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == Error.__module__),
         "message": error.message,
         "evidence": printable(error.evidence),
         "cure": error.cure,
     }
-    return _dump({"schema_version": SCHEMA_VERSION, "nestvirt": __version__, "error": fields})
 
 
 def _dump(value: object) -> str:
@@ -93,7 +101,7 @@ def to_text(report: Report, width: int | None = None) -> Text:
     text.append(f"{printable(report.target, 200)}: ", style="bold")
     verdict = "PLAN" if report.planned else report.conclusion.upper()
     text.append(verdict, style=_STYLES[Status.WARN if report.planned else report.conclusion])
-    text.append(f"  {_headline(report)}\n")
+    text.append(f"  {headline(report)}\n")
     for layer in dict.fromkeys(f.layer for f in report.findings):
         text.append(f"\n{layer}\n", style="bold")
         of_layer = grouped([f for f in report.findings if f.layer is layer])
@@ -131,7 +139,8 @@ def _way_back(report: Report) -> str:
     return "; ".join((*undo, *lasting))
 
 
-def _headline(report: Report) -> str:
+def headline(report: Report) -> str:
+    """What it comes to, in a few words: the first broken link, or what was proven."""
     proof, broken = report.proof, report.first_broken
     if report.planned:
         return "dry run: nothing was touched"

@@ -292,10 +292,20 @@ def test_probe_schema_accepts_what_the_shell_reading_says() -> None:
 
 def test_json_examples_are_valid() -> None:
     page = (DOCS / "reference/json.md").read_text(encoding="utf-8")
-    examples = [body for language, body in FENCE.findall(page) if language == "json"]
-    assert len(examples) == 3
-    for example in examples:
-        schema("report.schema.json").validate(json.loads(example))
+    examples = [json.loads(body) for language, body in FENCE.findall(page) if language == "json"]
+    described = {"fleet": "fleet.schema.json", "vms": "list.schema.json"}
+    names = [next((described[key] for key in described if key in e), "report.schema.json") for e in examples]
+    assert names == [*["report.schema.json"] * 3, "fleet.schema.json", "list.schema.json"]
+    for example, name in zip(examples, names, strict=True):
+        schema(name).validate(example)
+
+
+def test_a_drawing_loads_nothing_and_is_of_a_proof() -> None:
+    drawn = (DOCS / "images/demo.svg").read_text(encoding="utf-8")
+    assert not re.findall(r"url\(['\"]?https?:|@import|<script|href=", drawn)
+    words = re.sub(r"&#160;", " ", re.sub(r"<[^>]+>", "", drawn))
+    for said in ("$ nestvirt enable --libvirt web-01 --yes", "FAIL", "ran guest code in the guest"):
+        assert said in words
 
 
 def test_probe_schema_knows_the_probes_words() -> None:

@@ -28,8 +28,8 @@ ROWS = (
     {"model", "configfile", "settings_table", "tls"},
     {"plan", "settings", "guest"},
     {"backends"},
-    {"engine", "journal", "report", "junit"},
-    {"fleet", "kata"},
+    {"engine", "journal", "report", "report_fleet", "report_list", "report_html", "junit", "nagios"},
+    {"fleet", "kata", "api"},
     {"cli"},
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
@@ -86,6 +86,8 @@ def own_name(path: Path) -> str:
 
 @each_module
 def test_imports_go_downwards(path: Path) -> None:
+    if path == Path("nestvirt/__init__.py"):
+        return  # it names what programs import; tests/unit/test_api.py sees that it imports none of it
     name = own_name(path)
     upwards = [other for other in imports(path) if row_of(other) > row_of(name)]
     assert not upwards
@@ -132,8 +134,8 @@ def test_no_module_is_named_vaguely(path: Path) -> None:
 
 @each_file
 def test_no_error_is_swallowed_unseen(path: Path) -> None:
-    """Only the command line may catch what nobody foresaw; others may clean up and raise it again."""
-    if path == Path("nestvirt/cli/__init__.py"):
+    """Only the command line, and a fleet's worker, may catch what nobody foresaw; others raise it again."""
+    if path in (Path("nestvirt/cli/__init__.py"), Path("nestvirt/fleet/running.py")):
         return
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler) and _broad(node.type):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from nestvirt.errors import ChangeRejected
 from nestvirt.guest.channel import Channel, Examiner
-from nestvirt.model import Change, Finding, Goal, Power, Target, Vm
+from nestvirt.model import Change, Finding, Goal, Power, Status, Target, Vm
+
+Nesting = Literal["on", "off", "pending", "unknown"]
+"""How a VM stands: ``pending`` where what is configured is not what it runs with."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Kind:
         condition: when that is done.
         pending: what is left to do where that was not done, with {} for the name.
         cold: whether a setting can be written only while it is off.
+        parallel: on how many of one endpoint may be worked at once, over one connection.
+        apart: whether each has a connection of its own, which its name leads to.
     """
 
     thing: str = "VM"
@@ -33,6 +38,8 @@ class Kind:
     condition: str = "if it runs"
     pending: str = "power-cycle {}: shut it down and start it (a reboot inside the guest is not enough)"
     cold: bool = False
+    parallel: int = 8
+    apart: bool = False
 
 
 VM, COLD_VM = Kind(), Kind(cold=True)
@@ -98,6 +105,59 @@ class Facts(Protocol):
 
     def judge(self, goal: Goal) -> Sequence[Finding]:
         """What these facts mean for the goal, in chain order."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One VM of a listing.
+
+    Attributes:
+        vm: as ``find`` gives it, so that it can be read at once.
+        name: what ``find`` finds this one by, and no other.
+        nesting: what its configuration gives it, and whether it runs with that.
+        labels: what patterns ask for beside the name, such as ``tag``, each with all of its values.
+        note: what to know of it, for people; empty for nothing.
+    """
+
+    vm: Vm
+    name: str
+    power: Power
+    nesting: Nesting
+    labels: Mapping[str, tuple[str, ...]]
+    note: str = ""
+
+
+def nesting_of(judge: Callable[[Goal], Sequence[Finding]]) -> Nesting:
+    """How a VM stands, from what its facts say of its CPU, of which a listing may read no more."""
+    on, off = ({f.check: f.status for f in judge(Goal(nested=nested))} for nested in (True, False))
+    if Status.FAIL in (on.get("vm-cpu-pending"), off.get("vm-cpu-pending")):
+        return "pending"
+    known: dict[Status | None, Nesting] = {Status.PASS: "on", Status.FAIL: "off"}
+    return known.get(on.get("vm-cpu"), "unknown")
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A backend that can tell all of its VMs, with as few questions as its hypervisor allows."""
+
+    def listed(self) -> Iterator[Listed]:
+        """Every VM that this user may see. Changes nothing.
+
+        Raises:
+            ConnectionFailed: no answer.
+            AccessDenied: it answered and refused.
+        """
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A backend that reads many VMs at once, where each is about to be read."""
+
+    def foresee(self, vms: Sequence[Vm]) -> None:
+        """Read all of them, so that the next ``read`` of each asks nobody. Changes nothing."""
+
+    def forget(self, vm: Vm) -> None:
+        """Keep no more of a VM than it takes to read it again."""
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Does nesting work here, or in a VM? Says what is broken first, and proves what works.",
     "enable": "Give a VM nested virtualization, and prove it by running guest code inside it.",
     "disable": "Take nested virtualization away from a VM again.",
+    "list": "Every VM of every hypervisor that is configured, with its nesting, and when it was proven.",
     "undo": "Put back exactly what a run changed, also after a crash in its middle.",
     "kata-install": "Install Kata Containers on a cluster, after asking every node whether VMs run there.",
     "kata-check": "Do pods under Kata's RuntimeClasses run in VMs of their own? Proves it on every node.",
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_")
+        name = {"list": "list_vms"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(import_module(f"nestvirt.cli.{name}"), name)
         return command
 
@@ -68,10 +69,12 @@ def cli() -> None:
 def main() -> None:
     """Entry point: run a command, and turn what it raises into words and an exit code."""
     _prepare()
+    said = ""
     try:
-        code = cli.main(standalone_mode=False)
+        sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
+        said = error.format_message()
         if "unexpected extra argument" in error.message:
             from nestvirt.cli.options import VM_FORMS
 
@@ -93,14 +96,16 @@ def main() -> None:
     except Exception as error:  # the one place for what nobody foresaw
         if os.environ.get("NESTVIRT_DEBUG"):
             raise
+        said = f"a fault in nestvirt: {type(error).__name__}: {error}"
         _say(
-            f"error: this is a fault in nestvirt: {type(error).__name__}: {error}\n"
-            "  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
+            f"error: this is {said}\n  do now: set NESTVIRT_DEBUG=1, run it again, and report what it prints"
         )
         for note in getattr(error, "__notes__", []):
             _say(f"  {note}")
         code = BUG
-    sys.exit(code or 0)
+    from nestvirt.cli.output import plugin_code
+
+    sys.exit(plugin_code(code, sys.argv[1:], said))
 
 
 def show_error(error: Error) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from nestvirt.cli.fleet_options import names_many, naming_options, pace_options
 from nestvirt.cli.options import (
     ENDPOINT,
     VM_FORMS,
@@ -23,7 +24,7 @@ from nestvirt.model import Goal, Report
 
 
 @click.command()
-@with_options(target_options, guest_options, output_options)
+@with_options(naming_options, target_options, pace_options, guest_options, output_options)
 @root_option
 @reporting_errors
 def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
@@ -41,7 +42,13 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
       nestvirt check --proxmox 100 --connect https://pve1.example.com:8006
       nestvirt check --vmx machine.vmx --ssh admin@192.168.17.130
       nestvirt check --host ssh://root@node1
+      nestvirt check libvirt:web-01 'proxmox@lab: tag=k8s-worker' 'vsphere: folder=/DC0/vm/k8s/*'
+      nestvirt check --targets fleet.toml --group workers -o html
     """
+    if names_many({**options, "root": root}):
+        from nestvirt.cli.many import check_many
+
+        return check_many({**options, "output": output, "quiet": quiet})
     if named(options) is None:
         idle = given(options, ("profile", *ENDPOINT, "ssh", "ssh-config"))
         if idle:
@@ -52,11 +59,13 @@ def check(output: str, quiet: bool, root: str | None, **options: Any) -> int:
     if root is not None:
         raise click.UsageError("--root judges a saved machine; it does not go with a VM.")
     # A VM needs the engine and its backend; this machine's own check starts quicker without them.
-    from nestvirt import engine
+    from nestvirt import engine, settings
     from nestvirt.cli.session import Chosen, opened
+    from nestvirt.fleet.proofs import Proofs
 
     chosen = Chosen.of(options)
-    progress = Progress(quiet=quiet or output == "json")
+    progress = Progress(quiet=quiet or output != "text")
     with opened(chosen, chosen.target(), progress) as session:
         report = engine.check(session, Goal())
+        Proofs(settings.state_path()).keep(session.target.backend, session.vm, report)
     return finish(report, output)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nestvirt.cli.fleet_options import batch_options, names_many, naming_options, pace_options
 from nestvirt.cli.options import (
     change_options,
     drain_options,
@@ -26,7 +27,8 @@ OLDEST_IN_USE = "vmx-13"
 
 
 @click.command()
-@with_options(target_options, with_host_options, drain_options, change_options, guest_options, output_options)
+@with_options(naming_options, target_options, with_host_options, drain_options, change_options)
+@with_options(pace_options, batch_options, guest_options, output_options)
 @click.option(
     "--cpu",
     metavar="MODEL",
@@ -64,7 +66,7 @@ def enable(
     mac_spoofing: bool,
     **options: Any,
 ) -> int:
-    """Give a VM nested virtualization, and prove it by running guest code inside it.
+    """Give VMs nested virtualization, and prove it by running guest code inside them.
 
     Shows what it would change, asks, and power-cycles a running VM. A second run changes nothing and verifies
     again. Where a step fails, everything is put back; what a run changed can be put back later with undo.
@@ -82,13 +84,10 @@ def enable(
       nestvirt enable --vagrant .
       nestvirt enable --host ssh://root@node1
       nestvirt enable --libvirt web-01 --with-host
+      nestvirt enable libvirt:web-01 libvirt:web-02 'proxmox@lab: tag=k8s-worker'
+      nestvirt enable --targets fleet.toml --group workers --batch 2 --drain-nodes
+      nestvirt enable --resume
     """
-    of_hyperv = {
-        "--upgrade-version": upgrade_version,
-        "--discard-saved-state": discard_saved_state,
-        "--mac-spoofing": mac_spoofing,
-    }
-    _refuse_what_does_not_go_together(cpu, upgrade_hardware, of_hyperv, options)
     goal = Goal(
         cpu=cpu,
         upgrade=upgrade_hardware,
@@ -96,14 +95,32 @@ def enable(
         mac_spoofing=mac_spoofing,
         upgrade_version=upgrade_version,
     )
+    if cpu is not None and not cpu.strip():
+        raise click.UsageError("--cpu was given an empty name; is a variable not set?")
+    if names_many({**options, **_lasting(goal)}):
+        from nestvirt.cli.many import reach_many
+
+        return reach_many(goal, {**options, "cpu": cpu, "mac_spoofing": mac_spoofing})
+    _refuse_what_does_not_go_together(goal, options)
     return reach_goal(goal, **options)
 
 
-def _refuse_what_does_not_go_together(
-    cpu: str | None, upgrade_hardware: str | None, of_hyperv: Mapping[str, bool], options: Mapping[str, Any]
-) -> None:
-    if cpu is not None and not cpu.strip():
-        raise click.UsageError("--cpu was given an empty name; is a variable not set?")
+def _lasting(goal: Goal) -> dict[str, object]:
+    """What nobody can undo, by the options' names."""
+    return {
+        "upgrade_hardware": goal.upgrade,
+        "upgrade_version": goal.upgrade_version,
+        "discard_saved_state": goal.discard_saved_state,
+    }
+
+
+def _refuse_what_does_not_go_together(goal: Goal, options: Mapping[str, Any]) -> None:
+    cpu, upgrade_hardware = goal.cpu, goal.upgrade
+    of_hyperv = {
+        "--upgrade-version": goal.upgrade_version,
+        "--discard-saved-state": goal.discard_saved_state,
+        "--mac-spoofing": goal.mac_spoofing,
+    }
     if options["with_host"] is not None and options["no_restart"]:
         raise click.UsageError("--with-host needs the VM off for a moment; it does not go with --no-restart.")
     if cpu is not None and options["host"] is not None:

@@ -13,7 +13,7 @@ from nestvirt.cli.kata_options import (
     pod_options,
     target_of,
 )
-from nestvirt.cli.options import junit_output_options, with_options
+from nestvirt.cli.options import output_options, with_options
 from nestvirt.cli.output import Progress, finish, reporting_errors
 from nestvirt.model import Report
 
@@ -28,7 +28,7 @@ from nestvirt.model import Report
     help="Only this node; may be repeated.",
 )
 @click.option("--no-pods", is_flag=True, help="Start no pod: read the API only, which proves nothing.")
-@with_options(junit_output_options)
+@with_options(output_options)
 @reporting_errors
 def kata_check(
     output: str, quiet: bool, nodes: tuple[str, ...], no_pods: bool, timeout: int, **options: Any

@@ -15,7 +15,7 @@ from nestvirt.cli.kata_options import (
     pod_options,
     target_of,
 )
-from nestvirt.cli.options import FILE, junit_output_options, with_options
+from nestvirt.cli.options import FILE, output_options, with_options
 from nestvirt.cli.output import Progress, finish, reporting_errors
 
 chart_options = [
@@ -50,7 +50,7 @@ manner_options = [
     cluster_options,
     pod_options,
     [kata_timeout_option],
-    junit_output_options,
+    output_options,
 )
 @reporting_errors
 def kata_install(config: str, output: str, quiet: bool, **options: Any) -> int:

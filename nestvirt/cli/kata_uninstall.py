@@ -15,7 +15,7 @@ from nestvirt.cli.kata_options import (
     pod_options,
     target_of,
 )
-from nestvirt.cli.options import junit_output_options, with_options
+from nestvirt.cli.options import output_options, with_options
 from nestvirt.cli.output import Progress, finish, reporting_errors
 
 
@@ -32,7 +32,7 @@ from nestvirt.cli.output import Progress, finish, reporting_errors
     cluster_options,
     pod_options,
     [kata_timeout_option],
-    junit_output_options,
+    output_options,
 )
 @reporting_errors
 def kata_uninstall(output: str, quiet: bool, **options: Any) -> int:

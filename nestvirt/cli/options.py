@@ -27,6 +27,10 @@ root_option = click.option(
 )
 
 
+FORMS = ("text", "json", "jsonl", "junit", "html", "nagios")
+"""How a report can be had, of one target or of many."""
+
+
 def _output(*forms: str) -> list[Callable[[F], F]]:
     return [
         click.option(
@@ -41,8 +45,9 @@ def _output(*forms: str) -> list[Callable[[F], F]]:
     ]
 
 
-output_options = _output("text", "json")
-junit_output_options = _output("text", "json", "junit")
+output_options = _output(*FORMS)
+listing_output_options = _output("text", "json", "jsonl", "html")
+undo_output_options = _output("text", "json")
 
 
 class Naming(NamedTuple):

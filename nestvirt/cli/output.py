@@ -4,57 +4,185 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
+import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nestvirt import report
 from nestvirt.errors import Error
-from nestvirt.model import Report
+from nestvirt.model import Fleet, Report, Row
 from nestvirt.printable import printable
 
 if TYPE_CHECKING:  # rich is imported when text is printed
     from rich.console import Console
     from rich.status import Status
 
+    from nestvirt.report_list import Inventory
+
 F = TypeVar("F", bound=Callable[..., Any])
+PLUGIN_UNKNOWN = 3
+"""The state, and exit code, of a monitoring plugin that could not find out."""
 
 
 def finish(result: Report, output: str) -> int:
     """Print the report on stdout; return the exit code."""
-    if output == "json":
-        click.echo(report.to_json(result))
-    elif output == "junit":
-        from nestvirt import junit  # imported when it is asked for
-
-        click.echo(junit.to_junit(result))
-    else:
+    if output == "text":
         console = stdout_console()
         width = console.width if sys.stdout.isatty() else None
         console.print(report.to_text(result, width), soft_wrap=width is None)
+        return report.exit_code(result)
+    click.echo(_report_as(result, output))
+    if output == "nagios":
+        from nestvirt import nagios
+
+        return nagios.state(result)
     return report.exit_code(result)
 
 
+def _report_as(result: Report, output: str) -> str:
+    """What is rarely asked for is imported when it is."""
+    if output == "jsonl":
+        from nestvirt import report_fleet
+
+        return report_fleet.row_to_json(Row(result.target, result))
+    if output == "junit":
+        from nestvirt import junit
+
+        return junit.to_junit(result)
+    if output == "html":
+        from nestvirt import report_html
+
+        return report_html.to_html(result, _now())
+    if output == "nagios":
+        from nestvirt import nagios
+
+        return nagios.to_nagios(result)
+    return report.to_json(result)
+
+
+def finish_fleet(fleet: Fleet, output: str) -> int:
+    """Print what came of many; return the exit code. With jsonl, each has its line already."""
+    from nestvirt import report_fleet
+
+    code = report_fleet.exit_code(fleet)
+    if output == "json":
+        for part in report_fleet.to_json(fleet):
+            click.echo(part, nl=False)
+        click.echo()
+    elif output == "jsonl":
+        click.echo(report_fleet.summary_to_json(fleet))
+    elif output == "junit":
+        from nestvirt import junit
+
+        click.echo(junit.fleet_to_junit(fleet))
+    elif output == "html":
+        from nestvirt import report_html
+
+        click.echo(report_html.fleet_to_html(fleet, _now()))
+    elif output == "nagios":
+        from nestvirt import nagios
+
+        click.echo(nagios.fleet_to_nagios(fleet))
+        code = nagios.fleet_state(fleet)
+    else:
+        stdout_console().print(report_fleet.to_text(fleet), soft_wrap=True)
+    return code
+
+
+class JsonLines:
+    """A line on stdout for each target as it ends, for ``-o jsonl``. Several threads may tell."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+
+    def tell(self, row: Row) -> None:
+        """Write one down at once."""
+        from nestvirt import report_fleet
+
+        line = report_fleet.row_to_json(row)
+        with self._one_at_a_time:
+            click.echo(line)
+
+
+def finish_list(inventory: Inventory, output: str) -> int:
+    """Print which VMs there are; return the exit code."""
+    from nestvirt import report_list
+
+    if output == "json":
+        click.echo(report_list.to_json(inventory))
+    elif output == "jsonl":
+        for line in report_list.to_jsonl(inventory):
+            click.echo(line)
+    elif output == "html":
+        click.echo(report_list.to_html(inventory, _now()))
+    elif sys.stdout.isatty():
+        console = stdout_console()
+        for line, style in report_list.to_lines(inventory):
+            console.print(line, style=style or None, soft_wrap=True)
+    else:
+        click.echo("\n".join(line for line, _ in report_list.to_lines(inventory)))
+    return inventory.exit_code
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def reporting_errors(function: F) -> F:
-    """With ``-o json`` or ``junit``, an error is in that form on stdout too; the words on stderr stay."""
+    """With any form but text, an error is in that form on stdout too; the words on stderr stay."""
 
     @functools.wraps(function)
     def wrapped(*args: object, **options: object) -> object:
         try:
             return function(*args, **options)
         except Error as error:
-            if options.get("output") == "json":
-                click.echo(report.error_to_json(error))
-            elif options.get("output") == "junit":
-                from nestvirt import junit
-
-                click.echo(junit.error_to_junit(error))
+            said = _error_as(error, str(options.get("output")))
+            if said:
+                click.echo(said)
             raise
 
     return wrapped  # type: ignore[return-value]
+
+
+def _error_as(error: Error, output: str) -> str:
+    if output == "junit":
+        from nestvirt import junit
+
+        return junit.error_to_junit(error)
+    if output == "html":
+        from nestvirt import report_html
+
+        return report_html.error_to_html(error, _now())
+    if output == "nagios":
+        from nestvirt import nagios
+
+        return nagios.error_to_nagios(error)
+    if output == "jsonl":
+        return json.dumps(json.loads(report.error_to_json(error)), ensure_ascii=False)
+    return report.error_to_json(error) if output == "json" else ""
+
+
+def plugin_code(code: int, words: Sequence[str], said: str = "") -> int:
+    """The exit code of a run that ended without a report: with ``-o nagios`` it is UNKNOWN, whatever it was.
+
+    Args:
+        code: the one of our own table.
+        words: the command line, which may be what is wrong.
+        said: what is to be told on stdout, where a monitor looks.
+    """
+    if not re.search(r"(^|\n)(-\w*o|--output)[=\n]?nagios($|\n)", "\n".join(words)):
+        return code
+    if said:
+        with contextlib.suppress(OSError):
+            click.echo(f"NESTVIRT UNKNOWN - {printable(said).replace('|', '¦')}")
+    return PLUGIN_UNKNOWN
 
 
 def stderr_console() -> Console:

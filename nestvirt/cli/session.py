@@ -19,6 +19,7 @@ from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
 from nestvirt.errors import TargetError
+from nestvirt.fleet.proofs import Proofs
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal, Run
 from nestvirt.model import Goal, Plan, Target, Vm
@@ -148,9 +149,7 @@ def opened(
         below = {name: recorded.endpoint[name] for name in again if name in recorded.endpoint} | below
     if chosen.drain and target.backend != "host" and "with_host" not in below:
         raise click.UsageError("--drain NAME goes with a host: --host, or --with-host.")
-    resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
-    _tell_sources(resolved, progress)
-    backend = backends.connect(target, {**_with_password(target, resolved.values, progress), **below})
+    backend = backends.connect(target, {**settings_for(chosen, target, progress, kept), **below})
     try:
         ssh = None
         if chosen.ssh is not None:
@@ -170,6 +169,22 @@ def opened(
     finally:
         progress.rest()
         backend.close()
+
+
+def settings_for(
+    chosen: Chosen, target: Target, progress: Progress, kept: Mapping[str, str] | None = None
+) -> Mapping[str, str]:
+    """What a target's hypervisor is connected with: resolved, told where it is from, and asked for.
+
+    Args:
+        chosen: the command's options.
+        target: whose backend and profile count.
+        progress: what tells the sources.
+        kept: what an earlier run was connected with.
+    """
+    resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
+    _tell_sources(resolved, progress)
+    return _with_password(target, resolved.values, progress)
 
 
 def _tell_sources(resolved: settings.Endpoint, progress: Progress) -> None:
@@ -265,9 +280,10 @@ def reach_goal(
     chosen = Chosen.of(options)
     if chosen.drain and no_restart:
         raise click.UsageError("--drain shuts VMs down for the reload that --no-restart leaves out.")
-    progress = Progress(quiet=quiet or output == "json")
+    progress = Progress(quiet=quiet or output != "text")
     with opened(chosen, chosen.target(), progress) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)
         result = engine.reach(session, goal, manner)
+        Proofs(settings.state_path()).keep(session.target.backend, session.vm, result)
     return finish(result, output)

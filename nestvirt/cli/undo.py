@@ -13,9 +13,9 @@ from nestvirt.cli.options import (
     change_options,
     drain_options,
     endpoint_options,
-    output_options,
     run_options,
     timeout_option,
+    undo_output_options,
     with_options,
 )
 from nestvirt.cli.output import Progress, finish, reporting_errors, stdout_console
@@ -28,7 +28,9 @@ from nestvirt.report import SCHEMA_VERSION
 @click.command()
 @click.argument("run", required=False)
 @click.option("--list", "listing", is_flag=True, help="List all runs, newest first.")
-@with_options(run_options, drain_options, change_options, [timeout_option], endpoint_options, output_options)
+@with_options(
+    run_options, drain_options, change_options, [timeout_option], endpoint_options, undo_output_options
+)
 @reporting_errors
 def undo(
     run: str | None,
@@ -67,7 +69,7 @@ def undo(
             raise click.UsageError("--list takes no RUN.")
         return _list(journal, output, vm, backend)
     recorded = journal.find(run, vm, backend)
-    progress = Progress(quiet=quiet or output == "json")
+    progress = Progress(quiet=quiet or output != "text")
     with opened(chosen, recorded.target, progress, recorded=recorded) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)

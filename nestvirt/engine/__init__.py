@@ -61,7 +61,7 @@ def check(session: Session, goal: Goal) -> Report:
     facts = read(session)
     patience = min(session.timeout, CHECK_PATIENCE)
     probed = look_inside(session, facts.power, patience)
-    if probed is not NO_GUEST:
+    if probed is not NO_GUEST and facts.power is Power.RUNNING:
         facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
         *_interrupted(session, facts),
@@ -102,11 +102,12 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
-            return replace(planned, remains=_would(session, plan, facts, cycle, owed))
+            would = _would(session, plan, facts, cycle, owed)
+            return replace(planned, remains=would, cycled=cycle)
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
-            return verified(session, goal, facts.power, remains=remains)
+            return verified(session, goal, facts.power, remains=remains, facts=facts)
         manner.consent(plan)
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
@@ -133,7 +134,8 @@ def _proven(session: Session, goal: Goal, work: Work, facts: Facts) -> Report:
         power = Power.STOPPED
         remains = (f"{session.vm.name} is off now, as its saved state is gone: start it when it suits",)
     run = work.record.id if work.changes else None
-    return verified(session, goal, power, tuple(work.changes), run, remains)
+    report = verified(session, goal, power, tuple(work.changes), run, remains)
+    return replace(report, cycled=work.cycle)
 
 
 def undo(session: Session, run: Run, manner: Manner) -> Report:
@@ -159,7 +161,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         _refuse_while_it_runs(session, facts, changes, cycle)
         if manner.dry_run:
             remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
-            return Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            planned = Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            return replace(planned, cycled=cycle)
         if changes or owed:
             warnings = make_plan(facts.judge(Goal(nested=False))).warnings
             manner.consent(Plan(changes, owed, (), warnings))
@@ -173,7 +176,8 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
             if not run.steps:
                 remains = (f"run {run.id} had changed no setting; all runs: nestvirt undo --list",)
-            return Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+            done = Report(str(session.target), findings, changes, run=run.id, remains=remains, goal=None)
+            return replace(done, cycled=cycle)
 
 
 def _cycled(session: Session, manner: Manner, plan: Plan, facts: Facts, owed: bool) -> tuple[bool, bool]:

@@ -92,14 +92,17 @@ def verified(
     changes: tuple[Change, ...] = (),
     run: str | None = None,
     remains: tuple[str, ...] = (),
+    facts: Facts | None = None,
 ) -> Report:
     """Judge anew and look inside: what a run that is done, or had nothing to do, reports.
 
     Args:
         power: the VM's power state, as the run has left it.
+        facts: those of a moment ago, where nothing was done since.
     """
     probed = look_inside(session, power, session.timeout)
-    facts = read(session)  # only now: the guest's agent connects while it boots
+    if facts is None or probed.proof.channel != verify.NOBODY:
+        facts = read(session)  # only now: the guest's agent connects while it boots
     told = judged(session, facts, goal)
     findings = tuple(deduced(session, told, probed) if goal.nested else told)
     inside = probed.findings

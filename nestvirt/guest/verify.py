@@ -60,7 +60,10 @@ class Probed:
     findings: tuple[Finding, ...]
 
 
-NO_GUEST = Probed(Proof("unknown", None, "none"), ())
+NOBODY = "none"
+"""The channel of a proof where there was no way in."""
+
+NO_GUEST = Probed(Proof("unknown", None, NOBODY), ())
 """Where there is no guest to look into: a host, which is read itself."""
 
 
@@ -138,7 +141,7 @@ def _read_files(reader: FileReader, name: str, refusal: RunRefused) -> Probed:
     return Probed(Proof("off", cause, name), (*findings, skipped))
 
 
-def not_reached(why: str, cure: str, channel: str = "none") -> Probed:
+def not_reached(why: str, cure: str, channel: str = NOBODY) -> Probed:
     """What is said of a guest that nobody could ask, or that answered no sense: nothing is proven."""
     return _unproven(channel, why, cure)
 

@@ -65,7 +65,7 @@ class MemoryRig:
 
     def see(self, name: str) -> Seen:
         [vm] = [vm for vm in self._read().values() if vm["name"] == name]
-        stored = {key: value for key, value in vm.items() if key not in ("power", "live")}
+        stored = {key: value for key, value in vm.items() if key not in ("power", "live", "boots")}
         others = {key: value for key, value in stored.items() if key != "nested"}
         return Seen(
             json.dumps(stored, sort_keys=True),

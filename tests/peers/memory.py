@@ -7,18 +7,22 @@ the conformance suite asks for: a deaf guest, a VM that does not start with nest
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nestvirt.backends.base import VM, Place
+from nestvirt.backends.base import Kind, Listed, Place, nesting_of
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel, Completed
 from nestvirt.model import Change, ColdBoot, Finding, Goal, Layer, Power, Status, Target, Vm
 from tests.peers.guest_answers import NO_FLAG, WORKS, probe_answer
 
 REGISTRATION = ("memory", "tests.peers.memory:MemoryBackend")
+_writing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class MemoryFacts:
         return found
 
 
+def _facts(vm: Mapping[str, Any]) -> MemoryFacts:
+    return MemoryFacts(vm["name"], Power(vm["power"]), vm.get("nested"), vm.get("live"))
+
+
 class MemoryGuest:
     """A channel whose guest has the flag or has it not."""
 
@@ -77,9 +85,12 @@ class MemoryGuest:
 
 
 class MemoryBackend:
-    """See Backend. The endpoint is the file's path; ``password`` may be wrong, and the file may be away."""
+    """See Backend. The endpoint is the file's path, and the seconds that a ``boot`` takes.
 
-    kind = VM
+    The ``user`` may be a wrong one, and the file may be away.
+    """
+
+    kind = Kind(parallel=64)
 
     def __init__(self, endpoint: Mapping[str, str]) -> None:
         self.endpoint = endpoint
@@ -103,23 +114,27 @@ class MemoryBackend:
             f"{len(found)} VMs are called {name!r}", evidence=f"there is: {known}", cure="give the id"
         )
 
+    def listed(self) -> Iterator[Listed]:
+        for vm_id, vm in self._load().items():
+            facts = _facts(vm)
+            labels = {"tag": tuple(vm.get("tags", ())), "id": (vm_id,)}
+            yield Listed(Vm(vm_id, vm["name"]), vm_id, facts.power, nesting_of(facts.judge), labels)
+
     def host_of(self, vm: Vm) -> Place:
         return Place("node1", None)
 
     def read(self, vm: Vm) -> MemoryFacts:
-        state = self._load()[vm.id]
-        return MemoryFacts(state["name"], Power(state["power"]), state.get("nested"), state.get("live"))
+        return _facts(self._load()[vm.id])
 
     def apply(self, vm: Vm, change: Change) -> None:
-        state = self._load()
-        if state[vm.id].get("nested") != change.before:
-            raise ChangeRejected("changed by somebody else", evidence="it differs", cure="run it again")
-        if change.after not in ("on", "off", None):
-            raise ChangeRejected("no such value", evidence=f"{change.after}", cure="on or off")
-        state[vm.id]["nested"] = change.after
-        if change.after is None:
-            del state[vm.id]["nested"]
-        self._save(state)
+        with self._changing() as state:
+            if state[vm.id].get("nested") != change.before:
+                raise ChangeRejected("changed by somebody else", evidence="it differs", cure="run it again")
+            if change.after not in ("on", "off", None):
+                raise ChangeRejected("no such value", evidence=f"{change.after}", cure="on or off")
+            state[vm.id]["nested"] = change.after
+            if change.after is None:
+                del state[vm.id]["nested"]
 
     def stop(self, vm: Vm, *, timeout: float) -> None:
         if self._load()[vm.id].get("deaf"):
@@ -127,17 +142,17 @@ class MemoryBackend:
         self.power_off(vm)
 
     def power_off(self, vm: Vm) -> None:
-        state = self._load()
-        state[vm.id] |= {"power": "stopped", "live": None}
-        self._save(state)
+        with self._changing() as state:
+            state[vm.id] |= {"power": "stopped", "live": None}
 
     def start(self, vm: Vm, *, timeout: float) -> None:
         assert timeout > 0
-        state = self._load()
-        if state[vm.id].get("fragile") and state[vm.id].get("nested") == "on":
-            raise PowerError("it did not start", evidence="CPU refused", cure="look at its log")
-        state[vm.id] |= {"power": "running", "live": state[vm.id].get("nested")}
-        self._save(state)
+        time.sleep(float(self.endpoint.get("boot", "0")))
+        with self._changing() as state:
+            if state[vm.id].get("fragile") and state[vm.id].get("nested") == "on":
+                raise PowerError("it did not start", evidence="CPU refused", cure="look at its log")
+            boots = state[vm.id].get("boots", 0) + 1
+            state[vm.id] |= {"power": "running", "live": state[vm.id].get("nested"), "boots": boots}
 
     def channel(self, vm: Vm) -> Channel | None:
         return MemoryGuest(self._load()[vm.id].get("live") == "on")
@@ -153,6 +168,14 @@ class MemoryBackend:
         except FileNotFoundError as error:
             raise ConnectionFailed("no answer", evidence=str(error), cure="start it") from error
         return state
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """What it holds, to be written back when the context ends well; for one thread at a time."""
+        with _writing:
+            state = self._load()
+            yield state
+            self._save(state)
 
     def _save(self, state: dict[str, dict[str, Any]]) -> None:
         scratch = self._path.with_suffix(".new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -12,6 +13,7 @@ from nestvirt import junit
 from nestvirt.cli.output import finish, reporting_errors
 from nestvirt.errors import ConnectionFailed
 from nestvirt.model import Finding, Layer, Report, Status
+from tests.unit.fleets import FLEET, fleet, hostile
 
 KVM = "cluster-node-kvm"
 RESULT = {
@@ -95,3 +97,78 @@ def test_a_commands_error_is_printed_so_too(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(ConnectionFailed):
         command(output="text")
     assert capsys.readouterr().out == ""
+
+
+# --- many
+
+
+def suites(text: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(text))  # noqa: S314 - our own
+
+
+def test_many_are_a_suite_each() -> None:
+    found = suites(junit.fleet_to_junit(FLEET))
+    assert [suite.get("name") for suite in found] == [row.target for row in FLEET.rows]
+    counts = {
+        suite.get("name"): (suite.get("failures"), suite.get("errors"), suite.get("skipped"))
+        for suite in found
+    }
+    assert counts["libvirt:web-01"] == ("0", "0", "0")
+    assert counts["proxmox@lab:100"] == ("1", "0", "0")
+    assert counts["vsphere@east:web-03"] == ("0", "1", "0")
+    assert counts["libvirt:web-04"] == ("0", "0", "0")
+    assert counts["libvirt:web-05"] == ("0", "0", "1")
+
+
+def test_what_a_dry_run_would_do_has_passed() -> None:
+    (suite,) = suites(junit.fleet_to_junit(fleet("planned")))
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
+    assert "would write cpu" in ElementTree.tostring(suite, encoding="unicode")
+
+
+def test_the_counts_of_all_are_the_sums() -> None:
+    root = ElementTree.fromstring(junit.fleet_to_junit(FLEET))  # noqa: S314 - our own
+    for name in ("tests", "failures", "errors"):
+        assert int(root.get(name, "")) == sum(int(suite.get(name, "")) for suite in root)
+    assert root[0].get("time") == "12.250"
+
+
+def test_whatever_others_say_of_many_it_is_xml() -> None:
+    assert len(suites(junit.fleet_to_junit(hostile()))) == 3
+
+
+# --- what Jenkins' xUnit plugin, the strictest reader, takes: its junit-10.xsd in our words
+
+ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors"},
+        {"time", "skipped", "timestamp", "hostname", "id", "package"},
+        {"testcase", "system-out"},
+    ),
+    "testcase": ({"name"}, {"time", "classname"}, {"skipped", "error", "failure", "system-out"}),
+    **dict.fromkeys(("skipped", "error", "failure"), (set(), {"type", "message"}, set())),
+    "system-out": (set(), set(), set()),
+}
+SECONDS = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        junit.to_junit(Report("cluster lab", tuple(map(finding, Status)), goal=None)),
+        junit.error_to_junit(ConnectionFailed("no answer", evidence="refused")),
+        junit.fleet_to_junit(FLEET),
+        junit.fleet_to_junit(hostile()),
+    ],
+    ids=["report", "error", "fleet", "hostile"],
+)
+def test_the_strictest_reader_takes_it(text: str) -> None:
+    root = ElementTree.fromstring(text)  # noqa: S314 - our own
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        needed, optional, children = ALLOWED[element.tag]
+        assert needed <= set(element.attrib) <= needed | optional
+        assert {child.tag for child in element} <= children
+        if element.tag == "testsuite":
+            assert SECONDS.fullmatch(element.get("time", "0"))

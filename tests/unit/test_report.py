@@ -19,6 +19,7 @@ from nestvirt import errors, report
 from nestvirt.cli.output import stdout_console
 from nestvirt.errors import Error
 from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Proof, Report, Status
+from nestvirt.printable import printable
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "docs/reference/report.schema.json").read_text(encoding="utf-8")
@@ -301,3 +302,10 @@ def test_of_a_run_that_did_both_the_rest_is_offered_for_undoing() -> None:
     text = text_of(replace(REPORTS["enabled"], changes=(RAISED, *REPORTS["enabled"].changes)))
     assert "nestvirt undo" in text
     assert "config.version: vmx-13 stays, which nobody can undo" in text
+
+
+@given(st.text(max_size=80))
+def test_what_is_printable_already_stays_as_it_is(said: str) -> None:
+    """The short way of printable() and the long one come to the same."""
+    padded = said + "\x00"
+    assert printable(said) == printable(padded)

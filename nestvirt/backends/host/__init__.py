@@ -73,6 +73,7 @@ _ALONE = 'if command -v flock >/dev/null; then exec flock /run/nestvirt.lock "$@
 KIND = Kind(
     thing="host",
     has_guest=False,
+    apart=True,
     subject="the kvm module of {}",
     cycle="load the kvm module anew",
     condition="where no VM uses it",
@@ -82,6 +83,8 @@ KIND = Kind(
 
 class HostBackend:
     """One host; see Backend."""
+
+    kind = KIND
 
     def __init__(self, channel: Channel, endpoint: Mapping[str, str], end: Callable[[], None]) -> None:
         self._channel = channel

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
-from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile
-from nestvirt.backends.hyperv import direct, finding, refusals
+from nestvirt.backends.base import COLD_VM, Listed, Place, changed_meanwhile
+from nestvirt.backends.hyperv import direct, finding, listing, refusals
 from nestvirt.backends.hyperv.facts import CHECKS, VmFacts
 from nestvirt.backends.hyperv.faults import NoAnswer, ScriptFailed
 from nestvirt.backends.hyperv.power import Machine
@@ -44,7 +45,7 @@ class _Fresh(NamedTuple):
 class HyperVBackend:
     """One session with a Hyper-V host; see Backend."""
 
-    kind = COLD_VM
+    kind = replace(COLD_VM, parallel=1)  # a shell runs one script after another
 
     def __init__(self, session: HyperVSession, settings: Mapping[str, str]) -> None:
         self._session = session
@@ -83,6 +84,14 @@ class HyperVBackend:
         vm = Vm(f"{facts.id}@{place}", facts.name)
         self._keep(vm, facts)
         return vm
+
+    def listed(self) -> Iterator[Listed]:
+        """All VMs of the host, by one script; see Listing."""
+        try:
+            answer = self._session.run("list", {}, timeout=PATIENCE)
+        except ScriptFailed as error:
+            raise refusals.unexpected(error, "the VMs") from error
+        return listing.listed(answer)
 
     def host_of(self, vm: Vm) -> Place:
         """The Hyper-V host; see Backend. It is no machine that nestvirt changes."""

@@ -53,7 +53,7 @@ def _facts(answer: Any, guest_user: str) -> VmFacts:
         version=text(answer, "version"),
         generation=number(answer, "generation"),
         replication=text(answer, "replication"),
-        group=_group(answer),
+        group=group_of(answer),
         memory=number(answer, "memory"),
         adapters=tuple(
             Adapter(text(each, "id"), text(each, "name"), text(each, "spoofing") == "On")
@@ -83,7 +83,8 @@ def _host(answer: Any) -> Host:
     )
 
 
-def _group(answer: Any) -> Group | None:
+def group_of(answer: Any) -> Group | None:
+    """The cluster's role that a VM is; None where it is in none."""
     if part(answer, "group", dict | None) is None:
         return None
     group = answer["group"]
@@ -129,9 +130,9 @@ def number(answer: Any, name: str) -> int:
     return int(found)
 
 
-def several(answer: Any, name: str) -> list[Any]:
+def several(answer: Any, name: str, most: int = _MOST) -> list[Any]:
     """A list of not too many."""
     found: list[Any] = part(answer, name, list)
-    if len(found) > _MOST:
+    if len(found) > most:
         raise Nonsense(f"{name}: {len(found)} of them")
     return found

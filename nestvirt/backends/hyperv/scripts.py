@@ -20,7 +20,7 @@ COMMAND_LINE = 32766
 (https://learn.microsoft.com/en-us/windows/win32/api/processthreadsapi/nf-processthreadsapi-createprocessw)."""
 
 ALONGSIDE: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("find", "read", "apply", "power"), ("vm",)),
+    **dict.fromkeys(("find", "read", "apply", "power", "list"), ("vm",)),
     "direct": ("guest_reading",),
 }
 """What a phase is sent with: functions that several of them use."""

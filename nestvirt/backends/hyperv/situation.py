@@ -15,6 +15,18 @@ SHUTDOWN_SERVICE = "9f8233ac-be49-4c79-8ee3-e7e1985b2077"
 _SUSPENDED = ("Saved", "Paused", "Saving", "Pausing")
 
 
+def settled(state: str) -> str:
+    """A state, less that storage is away (OffCritical), or how it was saved (FastSaved)."""
+    return state.removesuffix("Critical").removeprefix("Fast")
+
+
+def power_of(state: str) -> Power:
+    """Off, suspended, or on: what shuts down is on until it is off."""
+    if settled(state) == "Off":
+        return Power.STOPPED
+    return Power.SUSPENDED if settled(state) in _SUSPENDED else Power.RUNNING
+
+
 @dataclass(frozen=True)
 class Host:
     """A Windows that has the role Hyper-V.
@@ -103,15 +115,12 @@ class Situation:
     @property
     def power(self) -> Power:
         """Off, suspended, or on: what shuts down is on until it is off."""
-        state = self.settled
-        if state == "Off":
-            return Power.STOPPED
-        return Power.SUSPENDED if state in _SUSPENDED else Power.RUNNING
+        return power_of(self.state)
 
     @property
     def settled(self) -> str:
         """The state, less that storage is away (OffCritical), or how it was saved (FastSaved)."""
-        return self.state.removesuffix("Critical").removeprefix("Fast")
+        return settled(self.state)
 
     def has(self, _change: Change) -> bool:
         """See Facts: a running VM has what its configuration has, as that cannot be changed meanwhile."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from nestvirt.backends.base import VM, Place
-from nestvirt.backends.libvirt import cpu_xml, host
+from nestvirt.backends.base import VM, Listed, Place
+from nestvirt.backends.libvirt import cpu_xml, host, listing
 from nestvirt.backends.libvirt.agent import AgentChannel
 from nestvirt.backends.libvirt.connection import Connection
 from nestvirt.backends.libvirt.domain import Platform, agent_state, virsh
@@ -84,6 +84,14 @@ class LibvirtBackend:
             evidence=f"it has: {printable(known)}",
             cure="name one of these; for another libvirt, give --connect URI",
         )
+
+    def listed(self) -> Iterator[Listed]:
+        """All domains; see Listing."""
+        with self._connection.translated(ConnectionFailed, "libvirt did not list its domains"):
+            domains = self._connection.ask(
+                lambda c: list(listing.listed(self._libvirt, c, self._connection.uri, self._power))
+            )
+        yield from domains
 
     def host_of(self, vm: Vm) -> Place:
         """From the connection's URI; see Backend."""

@@ -35,6 +35,7 @@ class Connection:
         self.libvirt = libvirt
         self.uri = uri
         self._handle: Any = None
+        self._opening = threading.Lock()
         self._open()
 
     def _open(self) -> None:
@@ -71,13 +72,16 @@ class Connection:
 
     def ask(self, question: Callable[[Any], T]) -> T:
         """Put a question that changes nothing to libvirt's connection; open a lost one anew for it, once."""
+        handle = self.handle
         try:
-            return question(self.handle)
+            return question(handle)
         except self.libvirt.libvirtError as error:
             if not self._lost(error):
                 raise
-        self._open()
-        return question(self._handle)
+        with self._opening:
+            if self._handle is handle:  # else another thread has opened it anew already
+                self._open()
+        return question(self.handle)
 
     def within(self, seconds: float, call: Callable[[], T], *, abandon: bool = False) -> T:
         """Make a call for which libvirt has no deadline: it waits for a hung QEMU, or host, for ever.

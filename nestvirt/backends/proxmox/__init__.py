@@ -9,11 +9,12 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
-from nestvirt.backends.base import VM, Place, changed_meanwhile
+from nestvirt.backends.base import VM, Listed, Place, changed_meanwhile
 from nestvirt.backends.proxmox import api as paths
+from nestvirt.backends.proxmox import listing
 from nestvirt.backends.proxmox.agent import AgentChannel
 from nestvirt.backends.proxmox.api import Api, NoAnswer, Refused, Way, is_elsewhere, vm_path
 from nestvirt.backends.proxmox.cluster import Cluster
@@ -87,6 +88,10 @@ class ProxmoxBackend:
                 cure="nothing was touched; where the VM is on another cluster, name that one with --connect",
             )
         return Vm(found, title)
+
+    def listed(self) -> Iterator[Listed]:
+        """All VMs; see Listing."""
+        return listing.listed(self._api, self._cluster)
 
     def host_of(self, vm: Vm) -> Place:
         """The VM's node; see Backend. An address of the connection may be that of another node."""

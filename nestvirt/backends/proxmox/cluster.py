@@ -63,6 +63,11 @@ class Cluster:
             return wanted, title
         raise self._unknown(name, wanted, vms)
 
+    def vms(self) -> list[Mapping[str, Any]]:
+        """All VMs that this user may see, as the cluster's own list has them now."""
+        self._rows = None
+        return [row for row in self._resources() if row.get("type") == "qemu" and row.get("node")]
+
     def node_of(self, vmid: str) -> str:
         """The node that holds the VM."""
         if vmid not in self._places:

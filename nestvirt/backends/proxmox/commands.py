@@ -12,6 +12,7 @@ import re
 import shlex
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 
 from proxmoxer.backends.command_base import CommandBaseSession, JsonSimpleSerializer
@@ -101,7 +102,16 @@ class _Session(CommandBaseSession):  # type: ignore[misc]
     def __init__(self, run: Run, prefix: list[str]) -> None:
         super().__init__()
         self._run, self._prefix = run, prefix
-        self.seconds = SECONDS
+        self._own = threading.local()
+
+    @property
+    def seconds(self) -> float:
+        """For a command of this thread: each may have its own request under way."""
+        return float(getattr(self._own, "seconds", SECONDS))
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._own.seconds = value
 
     def _exec(self, command: list[str]) -> tuple[str, str, int]:
         # Another language's messages could not be read, and a missing one's warnings go to stderr.

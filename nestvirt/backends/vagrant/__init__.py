@@ -44,15 +44,13 @@ OTHERS = {
 class VagrantBackend:
     """The provider's own backend, and what Vagrant adds to it; see Backend."""
 
+    kind = Kind(parallel=1, apart=True)
+
     def __init__(self, hypervisor: Backend) -> None:
         self._hypervisor = hypervisor
+        self.kind = replace(hypervisor.kind, parallel=1, apart=True)
         self._machines: dict[str, Machine] = {}
         self.endpoint: Mapping[str, str] = hypervisor.endpoint
-
-    @property
-    def kind(self) -> Kind:
-        """See Backend."""
-        return self._hypervisor.kind
 
     @classmethod
     def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:

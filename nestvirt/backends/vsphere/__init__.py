@@ -6,12 +6,12 @@ API: https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/; the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from nestvirt.backends.base import COLD_VM, Place, changed_meanwhile, moments
+from nestvirt.backends.base import COLD_VM, Listed, Place, changed_meanwhile, moments
 from nestvirt.backends.vsphere.address import Address
 from nestvirt.backends.vsphere.facts import CHECKS, VmFacts
 from nestvirt.backends.vsphere.faults import GONE, NoAnswer, Partly, Refused, refused
@@ -24,6 +24,7 @@ from nestvirt.printable import printable
 if TYPE_CHECKING:
     from nestvirt.backends.vsphere.api import Api
     from nestvirt.backends.vsphere.inventory import VmState
+    from nestvirt.backends.vsphere.listing import Surroundings
     from nestvirt.backends.vsphere.power import Machine
     from nestvirt.backends.vsphere.reading import Found
     from nestvirt.backends.vsphere.tasks import Tasks
@@ -54,6 +55,7 @@ class VsphereBackend:
         self._tasks: dict[str, Tasks] = {}
         self._datacenters: dict[str, Any] = {}
         self._unset: set[str] = set()
+        self._around: Surroundings | None = None  # for what is read ahead only
         kept = {name: value for name, value in settings.items() if name not in (*SECRETS, "port")}
         self.endpoint: Mapping[str, str] = {**kept, "endpoint": str(api.address)}
 
@@ -104,6 +106,30 @@ class VsphereBackend:
     def states(self) -> Iterator[VmState]:
         """All VMs that this user may see, with their states: one query, in pages."""
         return self._inventory.states()
+
+    def listed(self) -> Iterator[Listed]:
+        """All VMs; see Listing."""
+        from nestvirt.backends.vsphere.listing import listed
+
+        for entity, datacenter, one in listed(self._api, self._place):
+            self._objects[one.vm.id], self._datacenters[one.vm.id] = entity, datacenter
+            yield one
+
+    def foresee(self, vms: Sequence[Vm]) -> None:
+        """Of VMs that were listed; see Foresighted. What is not there any more is left to ``read``."""
+        from nestvirt.backends.vsphere.listing import Surroundings, facts_of
+
+        ids = {_id(self._objects[vm.id]): vm.id for vm in vms if vm.id in self._objects}
+        if self._around is None:
+            self._around = Surroundings(self._api, hosts=True)
+        user = self._guest[0] if self._guest[1] else ""
+        for moref, found in facts_of(self._api, [self._objects[i] for i in ids.values()], user, self._around):
+            self._fresh[ids[moref]] = found
+
+    def forget(self, vm: Vm) -> None:
+        """See Foresighted; what may still be going on is not forgotten."""
+        self._fresh.pop(vm.id, None)
+        self._found.pop(vm.id, None)
 
     def at_work(self, vm: Vm) -> str:
         """The tasks of the VM that have not ended, whoever began them; see Lingering."""

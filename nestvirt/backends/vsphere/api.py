@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -69,7 +70,7 @@ class Api:
         verify = not (self._pins.own or settings.get("insecure"))
         self._context = tls.context(settings.get("ca_file"), verify=verify)
         self._closed = self._in = False
-        self._within: float | None = None
+        self._deadline = threading.local()  # of one request, in the thread that makes it
         self._stub = self._new_stub()
         self.content: Any = self._first()
         self._login()
@@ -102,7 +103,8 @@ class Api:
         return content
 
     def _patience(self) -> float:
-        return ANSWER if self._within is None else min(ANSWER, self._within)
+        within: float | None = getattr(self._deadline, "seconds", None)
+        return ANSWER if within is None else min(ANSWER, within)
 
     def _login(self) -> None:
         self._in = False
@@ -139,7 +141,7 @@ class Api:
             raise NoAnswer(
                 f"the connection to {self.address} is closed", evidence=request, cure="run this again"
             )
-        self._within = within
+        self._deadline.seconds = within
         try:
             return self._sent(request, do)
         except NoAnswer:
@@ -150,7 +152,7 @@ class Api:
                 raise
             self._login()
         finally:
-            self._within = None
+            self._deadline.seconds = None
         return self._sent(request, do)
 
     def _sent(self, request: str, do: Callable[[], T]) -> T:

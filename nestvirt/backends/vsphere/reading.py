@@ -16,7 +16,7 @@ from nestvirt.printable import printable
 
 _QUERY: Any = vmodl.query.PropertyCollector
 
-_OF_VM = [
+OF_VM = [
     "name",
     "effectiveRole",
     "capability.nestedHVSupported",
@@ -39,7 +39,7 @@ _OF_VM = [
     "runtime.bootTime",
     "snapshot",
 ]
-_OF_HOST = [
+OF_HOST = [
     "name",
     "capability.nestedHVSupported",
     "runtime.connectionState",
@@ -62,6 +62,13 @@ def step(kind: Any, path: str, *then: Any, name: str | None = None) -> Any:
 def selection(start: Any, steps: list[Any], *what: Any) -> Any:
     """A filter spec: from an object, along steps, read this."""
     return _QUERY.FilterSpec(objectSet=[_QUERY.ObjectSpec(obj=start, selectSet=steps)], propSet=list(what))
+
+
+def selection_of(objects: list[Any], *what: Any) -> Any:
+    """A filter spec: of each of these, read this."""
+    return _QUERY.FilterSpec(
+        objectSet=[_QUERY.ObjectSpec(obj=found) for found in objects], propSet=list(what)
+    )
 
 
 def upwards() -> list[Any]:
@@ -94,8 +101,8 @@ def read(api: Api, vm: Any, guest_user: str) -> Found | None:
         selection(
             vm,
             [hosts, *upwards()],
-            properties(vim.VirtualMachine, _OF_VM),
-            properties(vim.HostSystem, _OF_HOST),
+            properties(vim.VirtualMachine, OF_VM),
+            properties(vim.HostSystem, OF_HOST),
             properties(vim.Datacenter, ["name"]),
         )
     ]
@@ -108,7 +115,7 @@ def read(api: Api, vm: Any, guest_user: str) -> Found | None:
     datacenter = None
     for found, values in api.retrieve(specs):
         if isinstance(found, vim.HostSystem):
-            hosts_by_id[_id(found)] = _host(values)
+            hosts_by_id[_id(found)] = host_of(values)
         elif isinstance(found, vim.Datacenter):
             datacenter = found
         elif isinstance(found, vim.AuthorizationManager):
@@ -121,7 +128,7 @@ def read(api: Api, vm: Any, guest_user: str) -> Found | None:
     privileges = frozenset(str(p) for role in held for p in role.privilege) if held else None
     where = own.get("runtime.host")
     host = hosts_by_id.pop(_id(where), None) if where is not None else None
-    facts = _facts(own, api.who, guest_user, privileges, host, tuple(hosts_by_id.values()))
+    facts = facts_of(own, api.who, guest_user, privileges, host, tuple(hosts_by_id.values()))
     return Found(facts, str(own.get("config.instanceUuid") or ""), datacenter)
 
 
@@ -129,7 +136,8 @@ def _id(entity: Any) -> str:
     return str(entity._GetMoId())
 
 
-def _host(values: dict[str, Any]) -> Host:
+def host_of(values: dict[str, Any]) -> Host:
+    """A host, of what OF_HOST names."""
     maintained = bool(values.get("runtime.inMaintenanceMode"))
     connection = values.get("runtime.connectionState")
     return Host(
@@ -142,7 +150,7 @@ def _host(values: dict[str, Any]) -> Host:
     )
 
 
-def _facts(
+def facts_of(
     own: dict[str, Any],
     who: str,
     guest_user: str,
@@ -150,6 +158,7 @@ def _facts(
     host: Host | None,
     peers: tuple[Host, ...],
 ) -> VmFacts:
+    """A VM's facts, of what OF_VM names and of what is around it."""
     options = {str(o.key): str(o.value) for o in own.get("config.extraConfig") or []}
     name = next((key for key in options if key.lower() == KEY), None)
     flags, snapshot = own.get("config.flags"), own.get("snapshot")

@@ -10,12 +10,13 @@ import contextlib
 import ipaddress
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from nestvirt.backends.base import COLD_VM, Place, moments
-from nestvirt.backends.workstation import locks, poweron, vmfile
+from nestvirt.backends.base import COLD_VM, Listed, Place, moments, nesting_of
+from nestvirt.backends.workstation import library, locks, poweron, vmfile
 from nestvirt.backends.workstation.dialect import Document
 from nestvirt.backends.workstation.facts import CHECKS, VmxFacts
 from nestvirt.backends.workstation.host import read_host
@@ -23,7 +24,7 @@ from nestvirt.backends.workstation.situation import SETTING, Control
 from nestvirt.backends.workstation.vmrun import Refused, Vmrun, orders
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, PowerError, TargetError
 from nestvirt.guest.channel import Channel
-from nestvirt.model import Change, Target, Vm
+from nestvirt.model import Change, Power, Target, Vm
 from nestvirt.printable import printable
 
 __all__ = ["CHECKS", "VmxBackend"]
@@ -38,7 +39,7 @@ _SEE_LOG = "look at vmware.log in its folder; open the VM in VMware once, where 
 class VmxBackend:
     """The files of this machine, and its vmrun; see Backend."""
 
-    kind = COLD_VM
+    kind = replace(COLD_VM, parallel=1)
 
     def __init__(self, vmrun: Vmrun | None, settings: Mapping[str, str]) -> None:
         self._vmrun = vmrun
@@ -60,6 +61,20 @@ class VmxBackend:
         title = printable(vmfile.read(path).get("displayName") or "", 100)
         self._links[str(path)] = Path(name)
         return Vm(str(path), title or path.stem)
+
+    def listed(self) -> Iterator[Listed]:
+        """What VMware's library and usual folders have, and what runs; see Listing."""
+        self._must_be_open()
+        for path in library.files(self._vmrun.running() if self._vmrun is not None else ()):
+            vm, labels = Vm(str(path), path.stem), {"folder": (str(path.parent),)}
+            try:
+                vm = self.find(str(path))
+                facts = self.read(vm)
+            except (TargetError, AccessDenied) as error:
+                note = printable(f"{error.message}: {error.evidence}", 300)
+                yield Listed(vm, str(path), Power.STOPPED, "unknown", labels, note)
+                continue
+            yield Listed(vm, str(path), facts.power, nesting_of(facts.judge), labels)
 
     def host_of(self, vm: Vm) -> Place:
         """Not offered: what a host of KVM is told does nothing for VMware; see Backend."""

@@ -1,0 +1,203 @@
+"""What is done with one target of many: the engine's own check and reach, over a shared connection."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from nestvirt import engine
+from nestvirt.backends.base import Foresighted
+from nestvirt.engine import Manner, Session, Step
+from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
+from nestvirt.fleet.endpoints import Endpoint
+from nestvirt.fleet.nodes import Nodes
+from nestvirt.fleet.running import Tell
+from nestvirt.fleet.selection import Member
+from nestvirt.guest.ssh import SshChannel
+from nestvirt.journal import Journal
+from nestvirt.model import Ending, Finding, Goal, Plan, Report, Row, Target, Vm
+
+PAGE = 250
+"""So many VMs are read at once, where a backend can."""
+
+
+@dataclass
+class Foresight:
+    """Reads members ahead, page by page, where their backend can read many at once."""
+
+    members: Sequence[Member]
+    _seen: set[int] = field(default_factory=set)
+    _locks: dict[int, threading.Lock] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def before(self, member: Member) -> None:
+        """Have this one read with those that follow it."""
+        endpoint = member.endpoint
+        if endpoint is None or member.vm is None:
+            return
+        with self._lock:
+            own = self._locks.setdefault(id(endpoint), threading.Lock())
+        with own:
+            backend = endpoint.connected()
+            if id(member) in self._seen or not isinstance(backend, Foresighted):
+                return
+            page = self._page(endpoint, member)
+            backend.foresee([m.vm for m in page if m.vm is not None])
+            self._seen.update(map(id, page))
+
+    def _page(self, endpoint: Endpoint, first: Member) -> list[Member]:
+        page = [first]
+        for member in self.members:
+            if len(page) >= PAGE:
+                break
+            own = member.endpoint is endpoint and member.vm is not None and member is not first
+            if own and id(member) not in self._seen:
+                page.append(member)
+        return page
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How each target of a run is worked on.
+
+    Attributes:
+        timeout: seconds for each wait, as of a session.
+        proven: told of each report, for those who keep proofs.
+        ssh_config: for members that have no other.
+        spelling: what names a target again on the command line, for the cures.
+        said: every finding of the run, once.
+    """
+
+    journal: Journal
+    foresight: Foresight
+    timeout: float = 120.0
+    load_modules: bool = False
+    ssh_config: str | None = None
+    spelling: Callable[[Target], str] = field(default=lambda target: shlex.quote(str(target)))
+    said: dict[Finding, Finding] = field(default_factory=dict)
+    proven: Callable[[str, Vm, Report], None] = field(default=lambda _backend, _vm, _report: None)
+
+    def session(self, member: Member, tell: Tell) -> Session:
+        """A member's session; its connection is the endpoint's.
+
+        Raises:
+            Error: no connection, or no such VM.
+        """
+        target, endpoint = member.target, member.endpoint
+        if target is None or endpoint is None:
+            raise member.error or TargetError(f"{member.written} is no VM")
+        backend = endpoint.connected()
+        config = member.ssh_config or self.ssh_config
+        ssh = SshChannel(member.ssh, ("-F", config) if config else ()) if member.ssh else None
+        return Session(
+            backend=backend,
+            target=target,
+            vm=member.vm or backend.find(target.name),
+            journal=self.journal,
+            spelling=self.spelling(target),
+            ssh=ssh,
+            timeout=self.timeout,
+            load_modules=self.load_modules,
+            tell=tell,
+        )
+
+    def check(self, member: Member, tell: Tell) -> Report:
+        """See engine.check."""
+        self.foresight.before(member)
+        session = self.session(member, tell)
+        return self._kept(session, engine.check(session, Goal()))
+
+    def _kept(self, session: Session, report: Report) -> Report:
+        """The report, with what it says like others in one piece of memory: of ten thousand, that is most."""
+        self.proven(session.target.backend, session.vm, report)
+        if isinstance(session.backend, Foresighted):
+            session.backend.forget(session.vm)
+        findings = tuple(self.said.setdefault(finding, finding) for finding in report.findings)
+        return replace(report, findings=findings)
+
+
+@dataclass(frozen=True)
+class Reaching:
+    """enable, or disable: first a plan for each, then, when all plans are agreed to, each is carried out.
+
+    Attributes:
+        manner: without its consent, which is asked for all at once.
+        plans: what was agreed to, by the member's written name.
+        nodes: the cluster whose nodes the VMs are; None where they are none.
+        left_off: those that were changed and not started.
+        node_names: what each is called as a node, since it was planned.
+    """
+
+    doing: Doing
+    goal: Goal
+    manner: Manner
+    plans: Mapping[str, Report] = field(default_factory=dict)
+    nodes: Nodes | None = None
+    left_off: set[str] = field(default_factory=set)
+    node_names: dict[str, str] = field(default_factory=dict)
+
+    def failed(self, row: Row) -> bool:
+        """Whether it is not as it was to be; who is off, and stays so, has nothing to prove."""
+        return row.ending is Ending.FAIL or (row.ending is Ending.UNKNOWN and row.target not in self.left_off)
+
+    def plan(self, member: Member, tell: Tell) -> Report:
+        """What would be done. Where nothing is to be done, it is verified at once."""
+        self.doing.foresight.before(member)
+        session = self.doing.session(member, tell)
+        report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
+        if report.planned and self.nodes is not None:
+            self.node_names[member.written] = node = member.node or session.vm.name
+            self.nodes.state(node)
+        return self.doing._kept(session, report)
+
+    def carry_out(self, member: Member, tell: Tell) -> Report:
+        """Do what was agreed to, and nothing else."""
+        started: list[Step] = []
+
+        def telling(step: Step, detail: str) -> None:
+            if step is Step.START:
+                started.append(step)
+            tell(step, detail)
+
+        session = self.doing.session(member, telling)
+        manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
+        if self.nodes is None:
+            report = engine.reach(session, self.goal, manner)
+            if not started:
+                self.left_off.add(member.written)
+            return self.doing._kept(session, report)
+        node = self.node_names[member.written]
+        ready = self.nodes.state(node).ready
+        with self.nodes.away(node, lambda what: tell(Step.STOP, what)):
+            try:
+                report = engine.reach(session, self.goal, manner)
+            except Error:
+                with contextlib.suppress(PowerError):  # what went wrong before is what the user has to know
+                    self._wait_ready(node, again=ready and bool(started))
+                raise
+            self._wait_ready(node, again=ready and bool(started))
+        return self.doing._kept(session, report)
+
+    def _wait_ready(self, node: str, *, again: bool) -> None:
+        if again and self.nodes is not None:
+            self.nodes.wait_ready(node)
+
+    def comes_last(self, member: Member) -> bool:
+        """A node of the control plane is worked on after all others."""
+        return self.nodes is not None and self.nodes.state(self.node_names[member.written]).control_plane
+
+    def _agreed(self, member: Member) -> Callable[[Plan], None]:
+        shown = self.plans[member.written]
+
+        def consent(plan: Plan) -> None:
+            if plan.changes != shown.changes:
+                raise ChangeRejected(
+                    "what has to be done is not any more what was agreed to",
+                    evidence=f"it would be: {'; '.join(change.deed for change in plan.changes) or 'nothing'}",
+                    cure="nothing was touched; run this again to see the new plan",
+                )
+
+        return consent

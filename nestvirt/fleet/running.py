@@ -1,0 +1,227 @@
+"""Many targets at once: bounded workers, batches, an end after too many failures, and the user's Ctrl-C."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nestvirt.engine import Step
+from nestvirt.errors import Error, Fault, Interrupted
+from nestvirt.fleet.selection import Member
+from nestvirt.model import Ending, Report, Row
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ILL = (Ending.FAIL, Ending.UNKNOWN)
+UNTOUCHED = "stopped before anything of it was touched"
+
+Tell = Callable[[Step, str], None]
+Work = Callable[[Member, Tell], Report]
+"""What is done with one target; an Error that it raises is that target's row."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast, and how far.
+
+    Attributes:
+        parallel: how many targets are worked on at once; of one endpoint no more than its backend bears.
+        batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
+        failures: after so many failed ones no more is begun; None: all are begun.
+        failed: which count as such.
+    """
+
+    parallel: int = 8
+    batch: int | None = None
+    failures: int | None = None
+    failed: Callable[[Row], bool] = lambda row: row.ending in ILL
+
+
+class Watcher(Protocol):
+    """Who is told what happens; called by one thread at a time."""
+
+    def begun(self, member: Member) -> None:
+        """It is being worked on."""
+
+    def step(self, member: Member, step: Step, detail: str) -> None:
+        """What is about to be done with it."""
+
+    def ended(self, member: Member, row: Row) -> None:
+        """What came of it."""
+
+    def stopping(self, left: int, *, at_once: bool) -> None:
+        """The user wants to stop, while so many are under way."""
+
+
+@dataclass
+class Stop:
+    """The user's wish to stop. Once: no more is begun. Twice: those under way end at their next step."""
+
+    times: int = 0
+    wake: queue.SimpleQueue[tuple[int, Row] | None] = field(default_factory=queue.SimpleQueue)
+    _told: set[int] = field(default_factory=set)
+
+    def press(self) -> None:
+        """From a signal's handler, too: nothing here takes a lock."""
+        self.times += 1
+        self.wake.put(None)
+
+    def interrupt(self, index: int) -> None:
+        """At a step of a target: raise, once for each, so that the engine can put back in peace."""
+        if self.times > 1 and index not in self._told:
+            self._told.add(index)
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C and the like for a wish to stop, where this is the thread that gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):  # as under nohup
+                signal.signal(number, lambda _number, _frame: self.press())
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
+class Runner:
+    """One pass over a fleet.
+
+    Args:
+        members: in the order in which they are begun.
+        work: what is done with each, in a worker's thread.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], work: Work, pace: Pace, watcher: Watcher, stop: Stop
+    ) -> None:
+        self._members = members
+        self._work = work
+        self._pace = pace
+        self._watcher = watcher
+        self._stop = stop
+        self._watching = threading.Lock()
+        self._waiting: dict[int, deque[int]] = {}  # by endpoint, so that one that is busy holds up no other
+        for index, member in enumerate(members):
+            self._waiting.setdefault(id(member.endpoint), deque()).append(index)
+        self._under_way: Counter[int] = Counter()  # by endpoint
+        self._busy: set[int] = set()
+        self._begun_in_batch = 0
+        self._failed = 0
+        self._rows: dict[int, Row] = {}
+
+    def run(self) -> list[Row]:
+        """All rows, in the order of the members; those not begun say why."""
+        with self._stop.listening(), ThreadPoolExecutor(max_workers=self._pace.parallel) as pool:
+            while self._begin(pool):
+                ended = self._stop.wake.get()
+                if ended is None:
+                    self._tell_stopping()
+                    continue
+                self._end(*ended)
+        note = self.why_no_more() or UNTOUCHED
+        return [self._rows.get(i) or Row(m.written, note=note) for i, m in enumerate(self._members)]
+
+    def why_no_more(self) -> str:
+        """Why nothing more is begun; empty where it is."""
+        if self._stop.times:
+            return "the run was stopped before"
+        if self._pace.failures is not None and self._failed >= self._pace.failures:
+            return f"{self._failed} had failed already"
+        return ""
+
+    def _begin(self, pool: ThreadPoolExecutor) -> bool:
+        """Begin what may be begun now; whether anything is under way."""
+        while not self.why_no_more() and len(self._busy) < self._pace.parallel and self._batch_has_room():
+            heads = [waiting[0] for waiting in self._waiting.values() if waiting]
+            free = [index for index in heads if self._room_at(self._members[index])]
+            if not free:
+                break
+            index = min(free)
+            at = id(self._members[index].endpoint)
+            self._waiting[at].popleft()
+            self._under_way[at] += 1
+            self._busy.add(index)
+            self._begun_in_batch += 1
+            pool.submit(self._one, index)
+        return bool(self._busy)
+
+    def _batch_has_room(self) -> bool:
+        if self._pace.batch is None:
+            return True
+        if not self._busy and self._begun_in_batch >= self._pace.batch:
+            self._begun_in_batch = 0
+        return self._begun_in_batch < self._pace.batch
+
+    def _room_at(self, member: Member) -> bool:
+        endpoint = member.endpoint
+        return endpoint is None or self._under_way[id(endpoint)] < endpoint.limit
+
+    def _end(self, index: int, row: Row) -> None:
+        member = self._members[index]
+        self._rows[index] = row
+        self._busy.remove(index)
+        self._under_way[id(member.endpoint)] -= 1
+        self._failed += self._pace.failed(row)
+        with self._watching:
+            self._watcher.ended(member, row)
+
+    def _tell_stopping(self) -> None:
+        if self._busy and self._stop.times <= 2:
+            with self._watching:
+                self._watcher.stopping(len(self._busy), at_once=self._stop.times > 1)
+
+    def _one(self, index: int) -> None:
+        """In a worker's thread: one target, whatever comes of it."""
+        begin, member = time.monotonic(), self._members[index]
+
+        def tell(step: Step, detail: str) -> None:
+            self._stop.interrupt(index)
+            with self._watching:
+                self._watcher.step(member, step, detail)
+
+        outcome: Report | Error
+        try:
+            with self._watching:
+                self._watcher.begun(member)
+            outcome = self._work(member, tell)
+        except Error as error:
+            outcome = error
+        except KeyboardInterrupt:  # of Stop, before the engine had anything to put back
+            outcome = Interrupted(UNTOUCHED, cure="run it again at any time")
+        except Exception as bug:  # noqa: BLE001 - one target's fault does not end the others' work
+            outcome = fault(bug)
+        outcome = _light(outcome)
+        self._stop.wake.put((index, Row(member.written, outcome, time.monotonic() - begin)))
+
+
+def fault(bug: Exception) -> Fault:
+    """A fault of our own as the row of its target; what was raised is its cause, with the traceback."""
+    notes = "; ".join(getattr(bug, "__notes__", []))
+    error = Fault(
+        "this is a fault in nestvirt",
+        evidence=f"{type(bug).__name__}: {bug}" + (f"; {notes}" if notes else ""),
+        cure="set NESTVIRT_DEBUG=1, run it again for this one alone, and report what it prints",
+    )
+    error.__cause__ = bug
+    return error
+
+
+def _light(outcome: Report | Error) -> Report | Error:
+    """Without the frames that a deliberate error holds: ten thousand of them would hold everything read."""
+    if isinstance(outcome, Error) and not isinstance(outcome, Fault):
+        return outcome.with_traceback(None)
+    return outcome

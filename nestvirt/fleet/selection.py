@@ -1,0 +1,175 @@
+"""From what the user wrote to the VMs that are meant: each once, in the order in which they were named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from nestvirt.backends.base import Listed, Listing
+from nestvirt.errors import Error, TargetError
+from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
+from nestvirt.fleet.patterns import Pattern, parse
+from nestvirt.fleet.targetsfile import FleetFile
+from nestvirt.model import Target, Vm
+from nestvirt.printable import printable
+
+FEW = 3
+"""So many VMs of one endpoint are looked for one by one; more are found in its listing."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One target of a run; or, where it cannot even be found out which VM is meant, why.
+
+    Attributes:
+        written: what names it in the report: the target, or the pattern that failed.
+        vm: known from a listing; None where it is still to be found by name.
+        ssh: the user's own way into the guest.
+        node: what Kubernetes calls it.
+    """
+
+    written: str
+    target: Target | None = None
+    endpoint: Endpoint | None = None
+    vm: Vm | None = None
+    error: Error | None = None
+    ssh: str | None = None
+    ssh_config: str | None = None
+    node: str | None = None
+
+
+@dataclass
+class Selection:
+    """Resolves names against the endpoints that they lead to.
+
+    Args:
+        endpoints: the run's.
+        file: what is to be known of single targets.
+    """
+
+    endpoints: Endpoints
+    file: FleetFile = field(default_factory=FleetFile)
+    _details: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def of(self, names: Sequence[str | Target]) -> list[Member]:
+        """The members, each VM once. What cannot be found is one, too, with its error.
+
+        Raises:
+            TargetError: a name is written wrongly; nothing was asked of anybody.
+        """
+        self._details = {str(_meant(name)): told for name, told in self.file.details.items()}
+        asked = [(str(what), what) for what in dict.fromkeys(map(_meant, names))]
+        listings = self._listings([what for _, what in asked])
+        members: list[Member] = []
+        for written, what in asked:
+            members += self._members(written, what, listings)
+        return list(_once(members))
+
+    def _members(
+        self, written: str, what: Target | Pattern, listings: Mapping[Place, Sequence[Listed] | Error]
+    ) -> Iterable[Member]:
+        try:
+            place = Place.of(what) if isinstance(what, Target) else Place(what.backend, what.profile)
+            endpoint = self.endpoints.at(place)
+            listed = listings.get(place)
+            if isinstance(listed, Error):
+                raise listed
+            if isinstance(what, Target):
+                vm = _named(what.name, listed or ())
+                return [self._member(written, what, endpoint, vm)]
+            found = [one for one in listed or () if what.matches(one)]
+            if not found:
+                raise _nothing(what, listed or ())
+        except Error as error:
+            return [Member(printable(written, 300), error=error)]
+        return [
+            self._member(written, Target(place.backend, one.name, place.profile), endpoint, one.vm)
+            for one in found
+        ]
+
+    def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
+        name = vm.name if vm is not None else target.name
+        told = {**self._details.get(written, {}), **self._details.get(str(target), {})}
+        told = {key: value.replace("{name}", name) for key, value in told.items()}
+        ssh, config, node = (told.get(key) for key in ("ssh", "ssh_config", "node"))
+        return Member(str(target), target, endpoint, vm, ssh=ssh, ssh_config=config, node=node)
+
+    def _listings(self, asked: Sequence[Target | Pattern]) -> dict[Place, Sequence[Listed] | Error]:
+        """Every endpoint that a pattern, or many names, lead to, is asked once; all of them at once."""
+        wanted: dict[Place, int] = {}
+        for what in asked:
+            if isinstance(what, Pattern):
+                wanted[Place(what.backend, what.profile)] = FEW + 1
+            else:
+                place = Place.of(what)
+                wanted[place] = wanted.get(place, 0) + (not place.name)
+        results: dict[Place, Sequence[Listed] | Error] = {}
+        pending: list[tuple[Place, Endpoint]] = []
+        patterns = {Place(w.backend, w.profile) for w in asked if isinstance(w, Pattern)}
+        for place in [place for place, count in wanted.items() if count > FEW]:
+            try:
+                pending.append((place, self.endpoints.at(place)))
+            except Error as error:
+                results[place] = error
+        with ThreadPoolExecutor(max_workers=max(1, min(16, len(pending)))) as pool:
+            answers = pool.map(lambda each: listing_of(each[1]), pending)
+            for (place, _), answer in zip(pending, answers, strict=True):
+                if place in patterns or not isinstance(answer, TargetError):
+                    results[place] = answer
+        return results
+
+
+def _meant(name: str | Target) -> Target | Pattern:
+    """What a name says; a file's, or folder's, holds wherever nestvirt is run next."""
+    what = parse(name) if isinstance(name, str) else name
+    if isinstance(what, Target) and what.backend == "vmx":
+        from nestvirt.backends.workstation.vmfile import target_name as vmx_name
+
+        return replace(what, name=vmx_name(what.name))
+    if isinstance(what, Target) and what.backend == "vagrant":
+        from nestvirt.backends.vagrant.project import folder_and_machine, target_name
+
+        folder, machine = folder_and_machine(what.name)
+        return replace(what, name=target_name(str(folder), machine))
+    return what
+
+
+def listing_of(endpoint: Endpoint) -> Sequence[Listed] | Error:
+    """All VMs of an endpoint; or why they cannot be told."""
+    try:
+        backend = endpoint.connected()
+        if not isinstance(backend, Listing):
+            raise TargetError(
+                f"{endpoint.place.backend} cannot list its {backend.kind.thing}s",
+                evidence="each is found by its name only",
+                cure=f"name them one by one: {endpoint.place}:NAME",
+            )
+        return list(backend.listed())
+    except Error as error:
+        return error
+
+
+def _named(name: str, listed: Sequence[Listed]) -> Vm | None:
+    """The one that is surely meant; None leaves it to the backend's own ``find``, which says why."""
+    found = [one for one in listed if name in (one.name, one.vm.name, one.vm.id)]
+    return found[0].vm if len(found) == 1 else None
+
+
+def _nothing(pattern: Pattern, listed: Sequence[Listed]) -> TargetError:
+    known = ", ".join(one.vm.name for one in listed[:20]) or "no VM"
+    return TargetError(
+        f"no VM is meant by {printable(pattern.written, 200)!r}",
+        evidence=printable(f"there are {len(listed)}: {known}", 600),
+        cure="nestvirt list shows all of them",
+    )
+
+
+def _once(members: Iterable[Member]) -> Iterable[Member]:
+    seen: set[tuple[object, ...]] = set()
+    for member in members:
+        endpoint = member.endpoint.place if member.endpoint else None
+        key = (endpoint, member.vm.id if member.vm is not None else member.written)
+        if key not in seen:
+            seen.add(key)
+            yield member

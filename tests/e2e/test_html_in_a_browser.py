@@ -1,0 +1,154 @@
+"""The HTML report as a browser sees it: quiet, sorted by a click; in the dark, on paper and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nestvirt import report_html
+from nestvirt.model import Fleet, Row
+from tests.lab import LabError, need
+from tests.peers.browser import Browser
+from tests.unit.fleets import FLEET, hostile, proven
+
+ROWS = "Array.from(document.querySelectorAll('table.sortable tbody tr'))"
+VISIBLE = f"{ROWS}.filter((row) => row.checkVisibility()).map((row) => row.cells[1].textContent)"
+CLICK = "document.querySelectorAll('table.sortable th button')[{}].click()"
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Browser]:
+    try:
+        browser = Browser()
+    except LabError as error:
+        need(error, "the browser cannot be brought up")
+        raise
+    with browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(started: Browser, tmp_path: Path) -> Browser:
+    """With the fleet's page open."""
+    more = tuple(Row(f"libvirt:w{n}", proven(f"libvirt:w{n}"), n / 4) for n in (10, 9, 100))
+    show(started, tmp_path, Fleet((*FLEET.rows, *more), "enable"))
+    return started
+
+
+def show(browser: Browser, folder: Path, fleet: Fleet) -> None:
+    page = folder / "fleet.html"
+    page.write_text(report_html.fleet_to_html(fleet, "2026-01-31 10:15 UTC"), encoding="utf-8")
+    browser.look()
+    browser.open(page)
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    values: list[str] = browser.run(f"{ROWS}.map((row) => row.cells[{number}].textContent)")
+    return values
+
+
+def test_the_page_asks_for_nothing_and_nothing_complains(browser: Browser, tmp_path: Path) -> None:
+    assert browser.complaints == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [
+        (tmp_path / "fleet.html").as_uri()
+    ]
+
+
+def test_hostile_words_run_nothing(browser: Browser, tmp_path: Path) -> None:
+    script = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+    show(browser, tmp_path, hostile(script))
+    assert "owned" not in browser.run("document.title.replace(/'owned'/g, '')")
+    assert browser.run("document.images.length") == 0
+    assert browser.run("document.scripts.length") == 1
+    assert browser.complaints == []
+
+
+def test_a_script_that_is_not_its_own_is_refused(browser: Browser) -> None:
+    browser.run(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.owned = 1'}))"
+    )
+    assert browser.run("window.owned") is None
+    assert any("Content Security Policy" in said for said in browser.complaints)
+
+
+def test_a_click_sorts_by_value_and_another_turns_it(browser: Browser) -> None:
+    browser.run(CLICK.format(5))
+    took = [float(value or 0) for value in column(browser, 5)]
+    assert took == sorted(took)
+    browser.run(CLICK.format(5))
+    assert [float(value or 0) for value in column(browser, 5)] == sorted(took, reverse=True)
+    browser.run(CLICK.format(1))
+    names = [name for name in column(browser, 1) if name.startswith("libvirt:w") and "web" not in name]
+    assert names == ["libvirt:w9", "libvirt:w10", "libvirt:w100"]
+    browser.run(CLICK.format(0))
+    assert column(browser, 0)[:3] == ["fail", "fail", "fail"]
+    assert browser.run("document.querySelectorAll('th[aria-sort]').length") == 1
+
+
+def test_the_filter_leaves_the_rows_that_have_all_words(browser: Browser) -> None:
+    browser.run(
+        "{const box = document.querySelector('input'); box.value = 'fail LAB'; "
+        "box.dispatchEvent(new Event('input'))}"
+    )
+    assert browser.run(VISIBLE) == ["proxmox@lab:100", "proxmox@lab:101"]
+
+
+def test_a_row_leads_to_its_target_and_opens_it(browser: Browser) -> None:
+    opened = "document.getElementById('t0').open"
+    assert browser.run(opened) is False
+    browser.run("document.querySelector('a[href=\"#t0\"]').click()")
+    browser.run("new Promise((done) => setTimeout(done, 100))")
+    browser.run("dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert browser.run(opened) is True
+
+
+def test_paper_shows_every_target_and_no_field(browser: Browser) -> None:
+    closed = "document.querySelectorAll('details.target:not([open])').length"
+    before = browser.run(closed)
+    assert before > 0
+    browser.look(medium="print")
+    assert browser.run("document.querySelector('.find').checkVisibility()") is False
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run(closed) == 0
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run(closed) == before
+
+
+def luminance(browser: Browser, what: str, of: str = "body") -> float:
+    colour: list[float] = browser.run(
+        f"getComputedStyle(document.querySelector('{of}')).{what}.match(/[0-9.]+/g).map(Number)"
+    )
+    parts: list[float] = [c / 255 for c in colour[:3]]
+    linear: list[float] = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("state", ["pass", "plan", "unknown", "not-begun"])
+def test_words_stand_out_in_the_light_and_in_the_dark(browser: Browser, scheme: str, state: str) -> None:
+    browser.look(scheme=scheme)
+    ground = luminance(browser, "backgroundColor")
+    assert (ground < 0.1) is (scheme == "dark")
+    for words, below in (
+        ("body", ground),
+        (f".badge.{state}", luminance(browser, "backgroundColor", ".wide")),
+    ):
+        light, dark = sorted((luminance(browser, "color", words), below), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # what WCAG asks of text
+
+
+@pytest.mark.parametrize("width", [1100, 420])
+def test_nothing_runs_out_of_the_window(browser: Browser, width: int) -> None:
+    browser.look(width=width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_the_words_of_the_picture_fit_into_their_frames(browser: Browser) -> None:
+    wide = browser.run(
+        "Array.from(document.querySelectorAll('details[open] .link')).filter((link) => "
+        "link.querySelector('text').getBoundingClientRect().right > "
+        "link.querySelector('.pill').getBoundingClientRect().right - 4).map((link) => link.textContent)"
+    )
+    assert wide == []

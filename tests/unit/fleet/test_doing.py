@@ -1,0 +1,144 @@
+"""What is done with one of many: what was agreed to and nothing else; and VMs that are read ahead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nestvirt.engine import Manner, Step
+from nestvirt.errors import ChangeRejected
+from nestvirt.fleet.doing import PAGE, Doing, Foresight, Reaching
+from nestvirt.fleet.endpoints import Endpoints
+from nestvirt.fleet.selection import Member, Selection
+from nestvirt.journal import Journal
+from nestvirt.model import Ending, Goal, Plan, Report, Row, Target, Vm
+from tests.peers import memory
+from tests.peers.memory_fleet import MemoryFleet
+
+
+class Foreseeing(memory.MemoryBackend):
+    """Notes which VMs were to be read ahead, and which can be forgotten."""
+
+    foreseen: list[list[str]]
+    forgotten: list[str]
+
+    def foresee(self, vms: Sequence[Vm]) -> None:
+        type(self).foreseen.append([vm.name for vm in vms])
+
+    def forget(self, vm: Vm) -> None:
+        type(self).forgotten.append(vm.name)
+
+
+def tell(_step: Step, _detail: str) -> None:
+    """Nobody looks."""
+
+
+def nobody(_plan: Plan) -> None:
+    """A plan alone asks nobody."""
+
+
+def all_of(fleet: MemoryFleet) -> list[Member]:
+    return Selection(Endpoints(lambda _place: {"path": str(fleet.path)})).of(["memory: *"])
+
+
+def doing(fleet: MemoryFleet, members: Sequence[Member], **more: Any) -> Doing:
+    return Doing(Journal(fleet.state), Foresight(members), **more)
+
+
+def reaching(fleet: MemoryFleet, members: Sequence[Member]) -> Reaching:
+    return Reaching(doing(fleet, members), Goal(), Manner(nobody, dry_run=True))
+
+
+def edit(fleet: MemoryFleet, name: str, **fields: Any) -> None:
+    vms = json.loads(fleet.path.read_text())
+    vms[f"id-{name}"] |= fields
+    fleet.path.write_text(json.dumps(vms))
+
+
+def test_what_was_agreed_to_is_done(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    assert plan.planned
+    assert fleet.vms()["a"].get("nested") is None
+    report = replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert Row(member.written, report).ending is Ending.PASS
+
+
+def test_where_something_else_would_have_to_be_done_by_now_nothing_is(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    edit(fleet, "a", nested="off")
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to"):
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert fleet.path.read_bytes() == before
+
+
+def test_where_somebody_else_has_done_it_meanwhile_it_is_only_verified(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    edit(fleet, "a", nested="on", live="on")
+    report = replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert Row(member.written, report).ending is Ending.PASS
+    assert "boots" not in fleet.vms()["a"]
+
+
+def test_what_is_as_it_should_be_is_proven_with_the_plan_and_told_to_who_keeps_proofs(
+    fleet: MemoryFleet,
+) -> None:
+    fleet.add("a", nested="on", live="on")
+    [member] = all_of(fleet)
+    told: list[tuple[str, str]] = []
+
+    def proven(backend: str, vm: Vm, report: Report) -> None:
+        told.append((backend, vm.name))
+
+    work = replace(reaching(fleet, [member]), doing=doing(fleet, [member], proven=proven))
+    assert not work.plan(member, tell).planned
+    assert told == [("memory", "a")]
+
+
+def test_vms_are_read_ahead_page_by_page_each_once_and_forgotten(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MemoryBackend", Foreseeing)
+    Foreseeing.foreseen, Foreseeing.forgotten = [], []
+    vms = {f"id-{n}": {"name": f"vm-{n}", "power": "stopped"} for n in range(PAGE + 5)}
+    fleet.path.write_text(json.dumps(vms))
+    members = all_of(fleet)
+    work = doing(fleet, members)
+    for member in (*members[:3], members[-1]):
+        work.check(member, tell)
+    assert [len(page) for page in Foreseeing.foreseen] == [PAGE, 5]
+    assert Foreseeing.forgotten == ["vm-0", "vm-1", "vm-2", f"vm-{PAGE + 4}"]
+
+
+def test_what_is_said_of_many_in_the_same_words_is_kept_once(fleet: MemoryFleet) -> None:
+    for name in "ab":
+        fleet.add(name, power="suspended")
+    a, b = all_of(fleet)
+    work = doing(fleet, [a, b])
+    first, second = (work.check(member, tell).findings for member in (a, b))
+    assert first[0] == second[0]
+    assert first[0] is second[0]
+
+
+def test_its_cures_name_it_as_the_command_line_does(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    spelled = doing(fleet, [member], spelling=lambda target: f"--memory {target.name} --profile lab")
+    cures = [finding.cure for finding in spelled.check(member, tell).findings]
+    assert "nestvirt enable --memory id-a --profile lab" in cures
+    plain = doing(fleet, [replace(member, target=Target("memory", "a b"))])
+    cures = [f.cure for f in plain.check(replace(member, target=Target("memory", "a b")), tell).findings]
+    assert "nestvirt enable 'memory:a b'" in cures

@@ -1,0 +1,132 @@
+"""From names to VMs: who is asked how often, and who is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nestvirt.errors import ConnectionFailed, SettingsError
+from nestvirt.fleet.endpoints import Endpoints, Place
+from nestvirt.fleet.selection import FEW, Member, Selection
+from nestvirt.fleet.targetsfile import FleetFile
+from nestvirt.model import Target
+from tests.peers import memory
+from tests.peers.memory_fleet import MemoryFleet
+
+
+class Counted(memory.MemoryBackend):
+    """Counts its connections, and the listings."""
+
+    connections = 0
+    listings = 0
+
+    def __init__(self, endpoint: Mapping[str, str]) -> None:
+        type(self).connections += 1
+        super().__init__(endpoint)
+
+    def listed(self) -> Iterator[Any]:
+        type(self).listings += 1
+        return super().listed()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
+    monkeypatch.setattr(memory, "MemoryBackend", Counted)
+    Counted.connections = Counted.listings = 0
+    return Counted
+
+
+def chosen(fleet: MemoryFleet, names: Sequence[str | Target], file: FleetFile | None = None) -> list[Member]:
+    def settings_of(place: Place) -> Mapping[str, str]:
+        if place.profile == "broken":
+            raise SettingsError("there is no profile 'broken'")
+        return {"path": str(fleet.path if place.profile != "gone" else fleet.folder / "nowhere")}
+
+    endpoints = Endpoints(settings_of)
+    try:
+        return Selection(endpoints, file or FleetFile()).of(names)
+    finally:
+        endpoints.close()
+
+
+def test_one_listing_for_all_patterns_and_names_of_an_endpoint(
+    fleet: MemoryFleet, counted: type[Counted]
+) -> None:
+    for number in range(9):
+        fleet.add(f"vm-{number}")
+    names = [f"memory:vm-{number}" for number in range(FEW + 1)]
+    found = chosen(fleet, [*names, "memory: name=vm-7", "memory: name=vm-8"])
+    assert [member.vm.name for member in found if member.vm] == [
+        *(f"vm-{number}" for number in range(FEW + 1)),
+        "vm-7",
+        "vm-8",
+    ]
+    assert (counted.connections, counted.listings) == (1, 1)
+
+
+def test_few_names_ask_for_no_listing(fleet: MemoryFleet, counted: type[Counted]) -> None:
+    fleet.add("a")
+    [member] = chosen(fleet, ["memory:a"])
+    assert member.vm is None  # found when it is its turn
+    assert (counted.connections, counted.listings) == (0, 0)
+
+
+def test_an_ambiguous_name_is_left_to_the_backend_which_refuses_it(fleet: MemoryFleet) -> None:
+    for number in range(FEW):
+        fleet.add(f"vm-{number}")
+    fleet.add("twin")
+    text = fleet.path.read_text().replace("id-twin", "vm-0")
+    fleet.path.write_text(text)  # an id that is another one's name
+    found = chosen(fleet, ["memory:vm-0", "memory:vm-1", "memory:vm-2", "memory:twin"])
+    assert found[0].vm is None
+    assert found[1].vm is not None
+
+
+def test_what_cannot_be_reached_is_one_row_for_each_name(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    found = chosen(fleet, ["memory@gone: *", "memory@broken:b", "memory: *"])
+    assert isinstance(found[0].error, ConnectionFailed)
+    assert isinstance(found[1].error, SettingsError)
+    assert found[2].error is None
+
+
+def test_a_connection_that_failed_is_not_tried_again(fleet: MemoryFleet, counted: type[Counted]) -> None:
+    names = ["memory@gone: name=a", "memory@gone: name=b", *(f"memory@gone:{n}" for n in "cdef")]
+    assert all(isinstance(member.error, ConnectionFailed) for member in chosen(fleet, names))
+    assert counted.connections == 1
+
+
+def test_the_file_tells_of_targets_and_of_all_that_a_pattern_means(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.add("b")
+    told = {"memory: *": {"ssh": "admin@{name}", "node": "k8s-{name}"}, "memory:id-b": {"node": "special"}}
+    a, b = chosen(fleet, ["memory: *"], FleetFile(details=told))
+    assert (a.ssh, a.node) == ("admin@a", "k8s-a")
+    assert (b.ssh, b.node) == ("admin@b", "special")
+
+
+def test_a_target_as_such_is_no_pattern(fleet: MemoryFleet, tmp_path: Path) -> None:
+    [member] = chosen(fleet, [Target("memory", "name=a")])
+    assert member.target == Target("memory", "name=a")
+    assert member.error is None
+
+
+def test_a_file_or_folder_is_named_as_it_holds_anywhere(
+    fleet: MemoryFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = chosen(fleet, ["vmx:web/web.vmx", "vagrant:project#db", "vmx:./web/web.vmx"])
+    assert [member.written for member in found] == [
+        f"vmx:{tmp_path}/web/web.vmx",
+        f"vagrant:{tmp_path}/project#db",
+    ]
+
+
+def test_what_has_a_connection_of_its_own_is_a_place_of_its_own() -> None:
+    one, two = (Place.of(Target("host", name)) for name in ("ssh://root@a", "ssh://root@b"))
+    assert one != two
+    assert Place.of(Target("libvirt", "a")) == Place.of(Target("libvirt", "b"))
+    assert str(Place.of(Target("libvirt", "a", "lab"))) == "libvirt@lab"
