@@ -169,7 +169,7 @@ class ControlPlane(Closing):
 
     def _begin(self) -> None:
         self._start("etcd", self._programs.etcd, self._etcd_words())
-        self._start_api()
+        self.start_api()  # controllers that find it silent for 10 s end
         self._start("registry", self._programs.registry, ["serve", str(self._registry_file())])
         throughput = ["--kube-api-qps=500", "--kube-api-burst=1000", "--leader-elect=false"]
         nobody_asks = ["--port=0", "--secure-port=0"]
@@ -185,7 +185,6 @@ class ControlPlane(Closing):
         self._start("controllers", plane / "kube-controller-manager", controllers + throughput + nobody_asks)
         scheduler = [f"--kubeconfig={pki}/scheduler.kubeconfig"]
         self._start("scheduler", plane / "kube-scheduler", scheduler + throughput + nobody_asks)
-        self._wait_for_api()
         for namespace in ("default", "kube-system"):
             wait_for(partial(self._has_account, namespace), START_SECONDS, f"{namespace}'s account")
 
