@@ -105,7 +105,10 @@ func (p *peer) make(want wanted) *machine {
 	p.machines[vm.Self] = m
 	p.mu.Unlock()
 	if want.Running {
-		m.locked(func() { m.boot(p) })
+		m.locked(func() {
+			m.boot(p)
+			m.runTools(m.Tools) // it has run for long
+		})
 	}
 	return m
 }
@@ -161,6 +164,7 @@ func (m *machine) boot(p *peer) {
 	m.vm.Runtime.FeatureRequirement = requirements(m.live)
 	m.state(types.VirtualMachinePowerStatePoweredOn)
 	m.guest = guest{}
+	m.runTools(false) // installed or not, and not yet running
 	if !m.Tools {
 		return
 	}
