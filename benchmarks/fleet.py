@@ -68,7 +68,9 @@ def of_a_vcenter(count: int, state: Path) -> Iterator[Line]:
     """list, and the plan of enable for all; with ten thousand VMs, what that takes of memory."""
     with VSphere(vms=count) as lab:
         rig = VSphereRig(lab, None)
-        own = {f"NESTVIRT_VSPHERE_{key.upper()}": value for key, value in rig.endpoint.items()}
+        # Nobody to log in to guests as: else the plan also looks into those that need nothing.
+        endpoint = {key: value for key, value in rig.endpoint.items() if not key.startswith("guest_")}
+        own = {f"NESTVIRT_VSPHERE_{key.upper()}": value for key, value in endpoint.items()}
         environment = {**os.environ, **own, "NESTVIRT_STATE_DIR": str(state)}
         lab.clear()
         listing = run([NESTVIRT, "list", "vsphere: *", "-q", "-o", "json"], environment)
@@ -95,7 +97,7 @@ def in_parallel(folder: Path) -> Line:
     seconds = time.perf_counter() - start
     assert done.returncode == 0, done.stderr
     return Seconds(
-        f"enable of {BOOTS} VMs, {PARALLEL} at once / ideal {IDEAL:.0f} s", seconds, IDEAL * PARALLEL_AIM
+        f"enable of {BOOTS} VMs, {PARALLEL} at once, {IDEAL:.0f} s at least", seconds, IDEAL * PARALLEL_AIM
     )
 
 
