@@ -14,7 +14,7 @@ from nestvirt.journal import Journal
 from nestvirt.model import Change, Goal, Power, Report, Status
 from tests.contract.basis import MANNER, OFF, ON, agree
 from tests.contract.runs import check, enable, found, session
-from tests.peers.hyperv import Adapter
+from tests.peers.hyperv import Adapter, Checkpoint
 from tests.peers.hyperv.model import GIB, MIB, SHUTDOWN
 from tests.peers.hyperv_rig import HyperVRig
 
@@ -35,6 +35,7 @@ BLOCKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "saved": ("vm-suspended", {}, {"state": "Saved"}),
     "saved fast": ("vm-suspended", {}, {"state": "FastSaved"}),
     "its storage is away": ("vm-storage", {}, {"state": "OffCritical"}),
+    "hibernated": ("vm-suspended", {}, {"state": "Hibernated"}),
     "paused": ("vm-suspended", {}, {"state": "Paused"}),
     "a replica": ("vm-replica", {}, {"replication": "Replica"}),
 }
@@ -127,6 +128,42 @@ def test_old_version_is_raised_only_when_asked_and_undo_leaves_it(rig: HyperVRig
     assert (rig.machine(name).version, rig.machine(name).expose) == ("10.0", False)
 
 
+def test_checkpoints_lose_their_memory_to_a_version_only_when_asked(rig: HyperVRig, journal: Journal) -> None:
+    saved = Checkpoint("while it ran")
+    name = rig.make(version="9.0", running=False, checkpoints=[saved, Checkpoint("off", "Off")])
+    before = rig.see(name)
+    refused = enable(rig, journal, name, UPGRADE)
+    assert [f.check for f in refused.blockers] == ["vm-version-upgrade"]
+    assert rig.see(name) == before
+    result = enable(rig, journal, name, replace(UPGRADE, discard_saved_state=True))
+    assert [change.setting for change in result.changes] == ["Version", "ExposeVirtualizationExtensions"]
+    assert (rig.machine(name).version, saved.state) == ("10.0", "Off")
+
+
+def test_vm_that_somebody_saves_meanwhile_keeps_its_state(rig: HyperVRig, journal: Journal) -> None:
+    """Update-VMVersion would discard it without a word."""
+    name = rig.make(version="9.0", running=False)
+
+    def save(step: Step, detail: str) -> None:
+        if (step, detail) == (Step.APPLY, "Version"):
+            rig.suspend(name)
+
+    with pytest.raises(ChangeRejected) as caught:
+        engine.reach(session(rig, journal, name, tell=save), UPGRADE, MANNER)
+    assert "while the VM is off, and not saved" in caught.value.cure
+    assert (rig.machine(name).state, rig.machine(name).version) == ("Saved", "9.0")
+
+
+def test_version_that_hyper_v_only_warns_of_is_told_in_its_words(rig: HyperVRig, journal: Journal) -> None:
+    """As in a cluster whose nodes are of several versions."""
+    name = rig.make(version="9.0", running=False, upgradable=False)
+    before = rig.see(name)
+    with pytest.raises(ChangeRejected, match="left Version") as caught:
+        enable(rig, journal, name, UPGRADE)
+    assert "latest version supported here" in caught.value.evidence
+    assert rig.see(name) == before
+
+
 def test_mac_spoofing_is_turned_on_only_when_asked_and_where_it_is_off(
     rig: HyperVRig, journal: Journal
 ) -> None:
@@ -175,6 +212,24 @@ def test_dynamic_memory_that_somebody_has_changed_since_is_left(rig: HyperVRig, 
     with pytest.raises(ChangeRejected, match="DynamicMemoryEnabled was changed by somebody else"):
         undo(rig, journal, name, run)
     assert rig.see(name) == before
+
+
+def test_fixed_size_that_was_raised_since_is_left(rig: HyperVRig, journal: Journal) -> None:
+    """As nestvirt itself advises."""
+    name = rig.make(running=False, **{**DYNAMIC, "startup": 1 * GIB})
+    run = enable(rig, journal, name).run
+    rig.machine(name).startup = 8 * GIB
+    before = rig.see(name)
+    with pytest.raises(ChangeRejected, match="DynamicMemoryEnabled was changed by somebody else") as caught:
+        undo(rig, journal, name, run)
+    assert f"startup={8 * GIB}" in caught.value.evidence
+    assert rig.see(name) == before
+
+
+def test_memory_that_the_guest_will_miss_is_told_beforehand(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(**DYNAMIC, demand=10 * GIB)
+    said = found(check(rig, journal, name), "vm-memory").evidence
+    assert "uses 10240 MB now, and will have the 4096 MB" in said
 
 
 def test_setting_that_a_start_rolls_back_without_a_word_is_seen(rig: HyperVRig, journal: Journal) -> None:
@@ -276,10 +331,19 @@ def test_start_that_fails_has_the_hosts_words(rig: HyperVRig, journal: Journal) 
 
 
 def test_checkpoints_are_named(rig: HyperVRig, journal: Journal) -> None:
-    name = rig.make(running=False, checkpoints=["before the upgrade"])
+    name = rig.make(running=False, checkpoints=[Checkpoint("before the upgrade")])
     finding = found(check(rig, journal, name), "vm-checkpoints")
     assert finding.status is Status.WARN
     assert "before the upgrade" in finding.evidence
+    rig.machine(name).checkpoints[0].automatic = True
+    assert not [f for f in check(rig, journal, name).findings if f.check == "vm-checkpoints"]
+
+
+def test_vm_that_its_host_cannot_save_is_warned_of(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(running=False)
+    assert found(check(rig, journal, name), "vm-stop-action").status is Status.WARN
+    rig.machine(name).stop_action = "ShutDown"
+    assert not [f for f in check(rig, journal, name).findings if f.check == "vm-stop-action"]
 
 
 # --- a running VM of Windows'
@@ -329,20 +393,49 @@ def test_cluster_that_does_not_show_its_role_stops_a_run_before_anything_is_touc
 
 
 def test_cluster_that_brings_a_vm_back_by_itself_is_no_stop(rig: HyperVRig, journal: Journal) -> None:
-    """What was turned off behind the cluster's back comes back: so its role is taken offline at once."""
+    """What was turned off behind the cluster's back comes back: so its resource is taken offline at once."""
     rig.host.cluster, rig.host.restarts = "HVC", 0.5
     name = rig.make(group="Online", guest_deaf=True)
     forced = Manner(consent=agree, force_off=True)
     now = replace(session(rig, journal, name), timeout=1.0)
     assert engine.reach(now, ON, forced).conclusion is Status.PASS
-    assert (rig.machine(name).group, rig.machine(name).received) == ("Online", True)
+    assert (rig.machine(name).role, rig.machine(name).received) == ("Online", True)
     assert [line.partition(" ")[0] for line in rig.host.log] == [
         "InitiateShutdown",
         "Stop-VM",
-        "Stop-ClusterGroup",
+        "Stop-ClusterResource",
         "Set-VMProcessor",
         "Start-ClusterGroup",
     ]
+
+
+def test_of_a_clustered_guest_that_shut_down_nothing_more_is_stopped(
+    rig: HyperVRig, journal: Journal
+) -> None:
+    """Its role is then online in part; all of it offline, Hyper-V would have no such VM any more."""
+    rig.host.cluster, rig.host.restarts = "HVC", 0.5
+    name = rig.make(group="Online")
+    now = session(rig, journal, name)
+    now.backend.stop(now.vm, timeout=30)
+    assert (rig.machine(name).state, rig.machine(name).role) == ("Off", "PartialOnline")
+    assert rig.host.log == [f"InitiateShutdown {name}"]
+
+
+def test_guest_that_shuts_down_already_is_waited_for(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(guest_slow=1.0)
+    rig.host.shut_down(rig.machine(name))
+    assert enable(rig, journal, name).conclusion is Status.PASS
+    assert f"InitiateShutdown {name}" not in rig.host.log
+
+
+def test_guest_with_a_locked_screen_is_asked_once_and_told_so(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(guest_locked=True)
+    before = rig.see(name)
+    with pytest.raises(PowerError) as caught:
+        enable(rig, journal, name)
+    assert "32781" in caught.value.evidence
+    assert "Stop-VM with -Force" in caught.value.cure
+    assert rig.see(name) == before
 
 
 def test_state_that_was_saved_since_is_not_the_one_that_was_lost(rig: HyperVRig, journal: Journal) -> None:
