@@ -145,6 +145,8 @@ class HyperVBackend:
         if answer.get("written") is not True:
             present = facts.value(change.setting)
             raise changed_meanwhile(f"{change.setting} of {printable(vm.name, 100)}", change, present)
+        if answer.get("warned") and facts.value(change.setting) == change.before:
+            raise refusals.left(vm, change, answer["warned"])
         self._keep(vm, facts)
 
     def stop(self, vm: Vm, *, timeout: float) -> None:
