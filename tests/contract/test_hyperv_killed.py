@@ -116,11 +116,13 @@ def undo_and_look_later(rig: HyperVRig, journal: Journal, name: str) -> tuple[li
     return waited, (after.stored, after.running)
 
 
+@pytest.mark.parametrize("cluster", ["", "HVC"])
 def test_undo_waits_for_a_guest_that_was_asked_to_shut_down(
-    rig: HyperVRig, journal: Journal, killing: Killing, monkeypatch: pytest.MonkeyPatch
+    rig: HyperVRig, journal: Journal, killing: Killing, monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
     """It goes down when the process is dead, and is to be started again."""
-    name = rig.make(guest_slow=SECONDS)
+    rig.host.cluster = cluster
+    name = rig.make(guest_slow=SECONDS, group="Offline" if cluster else "")
     before = rig.see(name)
     killing.enable_until_asked(name, monkeypatch)
     waited, after = undo_and_look_later(rig, journal, name)

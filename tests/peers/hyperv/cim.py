@@ -28,7 +28,7 @@ ITEM = (
     '<PROPERTY NAME="Source" TYPE="uint16"><VALUE>2</VALUE></PROPERTY></INSTANCE>'
 )
 NOT_RUNNING, NOT_REACHED, LOCKED, UNDER_WAY = 32775, 2147943674, 32781, 32782
-"""What InitiateShutdown says of a VM that is off; of a guest that is deaf, is locked, or shuts down already."""
+"""What InitiateShutdown says of a VM that is off; of a guest that is deaf, locked, or shuts down already."""
 
 
 class Wrong(Exception):
