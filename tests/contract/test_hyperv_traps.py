@@ -71,6 +71,8 @@ def test_what_excludes_nesting_is_said_with_its_cure_and_nothing_is_touched(
     assert finding in result.blockers
     assert finding.evidence
     assert finding.cure
+    offered = [f.cure for f in result.findings if f.fix is not None]
+    assert all(cure.startswith(f"first mend {check_id}") and "; then: nestvirt" in cure for cure in offered)
     assert (rig.see(name), rig.machine(name).state) == (before, state)
     assert (journal.runs(), rig.host.log) == ([], [])
 
