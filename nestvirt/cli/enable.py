@@ -50,7 +50,8 @@ OLDEST_IN_USE = "vmx-13"
 @click.option(
     "--discard-saved-state",
     is_flag=True,
-    help="Hyper-V: lose what a saved VM has in its memory. Nobody can undo that.",
+    help="Hyper-V: lose what a saved VM has in its memory; with --upgrade-version, also what its checkpoints "
+    "have. Nobody can undo that.",
 )
 @click.option(
     "--mac-spoofing",

@@ -13,6 +13,7 @@ from nestvirt.errors import Busy
 from nestvirt.guest.channel import Channel
 from nestvirt.journal import Journal
 from nestvirt.model import ColdBoot, Finding, Goal, Plan, Status, Target, Vm
+from nestvirt.plan import make_plan
 
 
 class Step(StrEnum):
@@ -120,9 +121,12 @@ def judged(session: Session, facts: Facts, goal: Goal) -> list[Finding]:
     command += " --discard-saved-state" if goal.discard_saved_state else ""
     command += " --mac-spoofing" if goal.mac_spoofing else ""
     command += " --upgrade-version" if goal.upgrade_version else ""
-    findings = facts.judge(goal)
+    findings = to_host(session, facts.judge(goal))
+    blockers = dict.fromkeys(f.check for f in make_plan(findings).blockers)
+    # That command is refused until then.
+    cure = f"first mend {', '.join(blockers)}; then: {command}" if blockers else command
     by_hand = (None, ColdBoot()) if facts.busy else (None,)
-    return [f if f.fix in by_hand else replace(f, cure=command) for f in to_host(session, findings)]
+    return [f if f.fix in by_hand else replace(f, cure=cure) for f in findings]
 
 
 def to_host(session: Session, findings: Sequence[Finding]) -> list[Finding]:

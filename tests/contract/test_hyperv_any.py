@@ -22,7 +22,7 @@ from nestvirt.errors import Error
 from nestvirt.journal import Journal
 from nestvirt.model import Goal, Report, Target
 from tests.contract.basis import agree
-from tests.peers.hyperv import Adapter, Host, Machine
+from tests.peers.hyperv import Adapter, Checkpoint, Host, Machine
 from tests.peers.hyperv.model import GIB, RELEASED_BUILD, WITH_VERSIONS
 from tests.peers.hyperv_guest import LinuxGuest
 from tests.peers.hyperv_rig import HyperVRig
@@ -92,7 +92,7 @@ def any_vm(dice: random.Random, host: Host) -> Machine:
         startup=pick([2 * GIB, 4 * GIB]),
         maximum=pick([4 * GIB, 8 * GIB]),
         adapters=[Adapter(spoofing=dice.random() < 0.5) for _ in range(pick([0, 1, 1, 2, 3]))],
-        checkpoints=pick([[], ["before"]]),
+        checkpoints=[Checkpoint("before", pick(["Off", "Saved"]))] if dice.random() < 0.5 else [],
         replication=pick(["None"] * 6 + ["Primary", "Replica"]),
         state=pick(
             ["Off", "Off", "Running", "Running", "Running", "Saved", "Paused", "FastSaved", "OffCritical"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -14,6 +15,7 @@ from nestvirt.journal import Journal
 from nestvirt.model import Status
 from tests.contract.basis import MANNER, ON
 from tests.contract.runs import check, enable, session
+from tests.peers.hyperv.model import Away
 from tests.peers.hyperv_guest import LinuxGuest
 from tests.peers.hyperv_rig import OUTSIDER, HyperVRig
 from tests.peers.winrm.ills import Ill
@@ -110,10 +112,54 @@ def test_a_clustered_vm_belongs_to_its_cluster(rig: HyperVRig, journal: Journal)
 
 
 def test_a_vm_of_another_node_is_told_with_that_node(rig: HyperVRig, journal: Journal) -> None:
-    rig.host.cluster, rig.host.elsewhere = "HVC", [("web-01", "HYPERV02")]
-    with pytest.raises(TargetError, match="is not on HYPERV01 now") as caught:
-        session(rig, journal, "Web-01")
-    assert "https://HYPERV02" in caught.value.cure
+    away = Away("web-01", "HYPERV02", uuid4())
+    rig.host.cluster, rig.host.elsewhere = "HVC", [Away("db-01", "HYPERV03"), away]
+    for named in ("Web-01", f"{away.id}@HVC"):
+        with pytest.raises(TargetError, match="is not on HYPERV01 now") as caught:
+            session(rig, journal, named)
+        assert "https://HYPERV02" in caught.value.cure
+
+
+def test_a_vm_whose_configuration_is_offline_is_not_looked_for_on_the_node_that_has_it(
+    rig: HyperVRig, journal: Journal
+) -> None:
+    rig.host.cluster = "HVC"
+    name = rig.make(running=False, group="Offline", configuration="Failed")
+    for named in (name, f"{rig.machine(name).id}@HVC"):
+        with pytest.raises(TargetError, match="HYPERV01 does not show") as caught:
+            session(rig, journal, named)
+        assert f"the resource Virtual Machine Configuration {name} is Failed" in caught.value.evidence
+        assert "Start-ClusterResource" in caught.value.cure
+
+
+def test_a_clustered_vms_identity_is_the_same_for_whom_the_cluster_hides_its_role(
+    rig: HyperVRig, journal: Journal
+) -> None:
+    rig.host.cluster = "HVC"
+    name = rig.make(running=False, group="Offline")
+    seen = session(rig, journal, name).vm
+    rig.host.modules.discard("FailoverClusters")
+    assert session(rig, journal, name).vm == seen
+    assert session(rig, journal, seen.id).vm == seen
+
+
+def test_a_record_of_before_the_vm_was_a_clusters_is_still_that_vms(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(running=False)
+    alone = session(rig, journal, name).vm
+    run = enable(rig, journal, name).run
+    rig.host.cluster, rig.machine(name).group = "HVC", "Offline"
+    assert session(rig, journal, alone.id).vm == alone
+    clustered = session(rig, journal, name).vm
+    engine.undo(session(rig, journal, alone.id), journal.find(run), MANNER)
+    assert rig.machine(name).expose is False
+    rig.machine(name).group = ""
+    assert session(rig, journal, clustered.id).vm == clustered
+
+
+def test_a_vm_that_is_named_by_its_id_is_asked_for_alone(rig: HyperVRig, journal: Journal) -> None:
+    name = rig.make(running=False)
+    session(rig, journal, str(rig.machine(name).id))
+    assert rig.host.lists == 0
 
 
 # --- who may ask

@@ -208,7 +208,7 @@ def wrapped(text: str) -> bytes:
     return b"NESTVIRT:" + base64.b64encode(text.encode()) + b"\r\n"
 
 
-ONE = {"count": 1, "facts": answer(), "total": 1, "host": "HV01", "listed": [], "elsewhere": []}
+ONE = {"count": 1, "facts": answer(), "total": 1, "host": "HV01", "cluster": "", "listed": [], "roles": []}
 OUTPUTS: list[bytes] = [
     b"",
     b"\n" * 10000,

@@ -17,10 +17,13 @@ from pathlib import Path
 from tests.lab.k8s import ControlPlane
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
+from tests.peers.hyperv.model import GIB, Guest
+from tests.peers.hyperv_rig import HyperVLab, HyperVRig
 from tests.peers.kubelet import Cluster, Kubelets, Machine
 from tests.peers.proxmox_rig import ProxmoxRig
 from tests.peers.pve_server import serve
 from tests.peers.vsphere import VSphere
+from tests.peers.winrm.pki import Certificates
 
 README = Path(__file__).parents[2] / "README.md"
 CONFIGURATION = re.compile(r"^```yaml\n# (?P<path>config/dev\.yaml)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
@@ -37,6 +40,7 @@ class Places:
     lab: LibvirtLab
     host: KvmHost
     vsphere: VSphere
+    hyperv: HyperVLab
     cluster: Cluster
 
 
@@ -65,7 +69,8 @@ def outputs(places: Places, state: Path) -> list[str]:
             "PROXMOX_CA_PATH": served.ca_file,
             "NESTVIRT_HOST_SSH_CONFIG": str(ssh_config),
         }
-        environment |= for_vmware(places.vsphere, state) | for_the_cluster(places.cluster, state)
+        environment |= for_vmware(places.vsphere, state) | for_hyperv(places.hyperv, state)
+        environment |= for_the_cluster(places.cluster, state)
         return printed_in(environment, state)
 
 
@@ -78,6 +83,20 @@ def for_vmware(lab: VSphere, folder: Path) -> dict[str, str]:
     server = {"VSPHERE_SERVER": lab.address, "VSPHERE_USER": lab.user, "VSPHERE_PASSWORD": lab.password}
     guest = {"USERNAME": lab.guest_user, "PASSWORD": lab.guest_password}
     return server | {f"NESTVIRT_VSPHERE_GUEST_{name}": value for name, value in guest.items()}
+
+
+def for_hyperv(lab: HyperVLab, folder: Path) -> dict[str, str]:
+    """A VM with dynamic memory that runs on a Windows host."""
+    rig = HyperVRig(lab)
+    rig.make(name=VM, dynamic=True, startup=8 * GIB)
+    (folder / "example-ca.pem").symlink_to(lab.endpoint.certificates.ca_file)
+    server = {
+        "ENDPOINT": rig.endpoint["endpoint"],
+        "USERNAME": lab.endpoint.user,
+        "PASSWORD": lab.endpoint.password,
+    }
+    guest = {"GUEST_USERNAME": Guest().user, "GUEST_PASSWORD": Guest().password}
+    return {f"NESTVIRT_HYPERV_{name}": value for name, value in (server | guest).items()}
 
 
 def for_the_cluster(cluster: Cluster, folder: Path) -> dict[str, str]:
@@ -120,11 +139,16 @@ def without_figures(text: str) -> str:
 
 
 def test_commands_print_what_the_readme_shows(
-    libvirt_lab: LibvirtLab, kvm_host: KvmHost, vcenter: VSphere, cluster: Cluster, tmp_path: Path
+    libvirt_lab: LibvirtLab,
+    kvm_host: KvmHost,
+    vcenter: VSphere,
+    hyperv_lab: HyperVLab,
+    cluster: Cluster,
+    tmp_path: Path,
 ) -> None:
     shown = [example["output"] for example in EXAMPLE.finditer(README.read_text(encoding="utf-8"))]
     assert len(shown) >= 10
-    printed = outputs(Places(libvirt_lab, kvm_host, vcenter, cluster), tmp_path)
+    printed = outputs(Places(libvirt_lab, kvm_host, vcenter, hyperv_lab, cluster), tmp_path)
     libvirt_lab.remove(VM)
     kvm_host.reload()
     for now, then in zip(printed, shown, strict=True):
@@ -137,11 +161,13 @@ def write() -> None:
         LibvirtLab() as lab,
         KvmHost() as host,
         VSphere() as vsphere,
+        Certificates() as certificates,
+        HyperVLab(certificates) as hyperv,
         ControlPlane() as plane,
         Kubelets(plane) as kubelets,
         tempfile.TemporaryDirectory() as state,
     ):
-        printed = iter(outputs(Places(lab, host, vsphere, Cluster(kubelets)), Path(state)))
+        printed = iter(outputs(Places(lab, host, vsphere, hyperv, Cluster(kubelets)), Path(state)))
     text = README.read_text(encoding="utf-8")
     text = EXAMPLE.sub(lambda match: f"```console\n$ {match['command']}\n{next(printed)}```", text)
     README.write_text(text, encoding="utf-8")

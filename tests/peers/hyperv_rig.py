@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,11 +29,13 @@ class HyperVLab(Closing):
         host: its state, which is the oracle.
         endpoint: its WinRM service.
         shell: its PowerShell.
+        begins: called before a script does anything; the seconds that PowerShell then takes to begin.
     """
 
     def __init__(self, certificates: Certificates, accounts: Sequence[Account] = (OPS, OUTSIDER)) -> None:
         self.host = Host()
         self.shell = PowerShell(self.host)
+        self.begins: Callable[[Invocation], float] = lambda _invocation: 0.0
         self.endpoint = Endpoint(self, certificates, accounts)
 
     def __call__(self, invocation: Invocation) -> Result:
@@ -40,9 +43,13 @@ class HyperVLab(Closing):
         was = self.host.denied
         self.host.denied = was or invocation.user == OUTSIDER.name
         self.shell.environment["COMPUTERNAME"] = self.host.name
+        line = " ".join((invocation.command, *invocation.arguments))
+        self.host.processes.append(line)
         try:
+            time.sleep(self.begins(invocation))
             return self.shell(invocation)
         finally:
+            self.host.processes.remove(line)
             self.host.denied = was
 
     def wrongs(self) -> list[str]:

@@ -32,14 +32,22 @@ SECRET = {"username": "LAB\\ops", "password": "guest-secret'; Remove-VM *; #"}
 
 READING = {
     *("ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "New-Object", "Select-Object", "Where-Object"),
-    *("Get-CimInstance", "Get-ClusterGroup", "Get-ItemProperty", "Get-Process", "Get-WinEvent"),
+    *("Get-CimInstance", "Get-ClusterGroup", "Get-ClusterResource", "Get-ItemProperty"),
+    *("Get-Process", "Get-WinEvent"),
     *("Get-VM", "Get-VMHostSupportedVersion", "Get-VMIntegrationService", "Get-VMMemory", "Get-VMSecurity"),
     *("Get-VMNetworkAdapter", "Get-VMProcessor", "Get-VMSnapshot", "Import-Module", "Set-StrictMode"),
 }
 """Change nothing."""
 GUEST = {"Invoke-Command", "Receive-Job", "Remove-Job", "Wait-Job"}
 """Lead into a guest."""
-POWER = {"Invoke-CimMethod", "Start-ClusterGroup", "Start-Sleep", "Start-VM", "Stop-ClusterGroup", "Stop-VM"}
+POWER = {
+    "Invoke-CimMethod",
+    "Start-ClusterGroup",
+    "Start-Sleep",
+    "Start-VM",
+    "Stop-ClusterResource",
+    "Stop-VM",
+}
 WRITING = {
     *("Remove-VMSavedState", "Set-VMMemory", "Set-VMNetworkAdapter", "Set-VMProcessor", "Set-VMSecurity"),
     "Update-VMVersion",
@@ -51,7 +59,10 @@ ALLOWED = {
     "direct": READING | GUEST,
 }
 """What each script may call, beside functions of its own."""
-AUTOMATIC = {"_", "true", "false", "null", "input", "warningpreference", "nestvirtdata", "nestvirtsecret"}
+AUTOMATIC = {
+    *("_", "true", "false", "null", "input", "warningpreference", "confirmpreference"),
+    *("nestvirtdata", "nestvirtsecret"),
+}
 TAKEN = {
     *(
         "args",
@@ -256,6 +267,17 @@ def test_what_the_program_itself_sees_of_a_secret_is_no_script(phase: str) -> No
     shell(Invocation("powershell.exe", made.arguments, made.stdin or b""))
     assert shell.scripts
     assert not [script for script in shell.scripts if SECRET["password"] in script]
+
+
+def test_nobody_is_asked_to_confirm() -> None:
+    """Under -NonInteractive a question is an error."""
+    host = hyperv.Host(machines=[hyperv.Machine("vm", version="9.0")])
+    empty = base64.b64encode(b"{}").decode()
+    source = f"$nestvirtData = '{empty}'\n{FILES['prelude']}\nUpdate-VMVersion -VM (Get-VM)"
+    shell = PowerShell(host)
+    encoded = base64.b64encode(source.encode("utf-16-le")).decode()
+    shell(Invocation("powershell.exe", ("-NoProfile", "-NonInteractive", "-EncodedCommand", encoded), b""))
+    assert host.machines[0].version == host.version
 
 
 def test_the_scripts_that_read_write_nothing() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.peers.hyperv import REGISTERED, Guest, Host, Machine
-from tests.peers.hyperv.model import GIB, KVP, SHUTDOWN
+from tests.peers.hyperv import REGISTERED, Checkpoint, Guest, Host, Machine
+from tests.peers.hyperv.model import GIB, KVP, SHUTDOWN, Away
 from tests.peers.pwsh import Engine
 from tests.peers.pwsh.cmdlet import CMDLETS
 from tests.peers.pwsh.program import REGISTERED as LANGUAGE
@@ -70,7 +70,6 @@ def test_an_object_shows_what_is_now(host: Host) -> None:
         "Set-VMProcessor -VM $vm -ExposeVirtualizationExtensions $true",
         "Set-VMMemory -VM $vm -DynamicMemoryEnabled $false",
         "Set-VMSecurity -VM $vm -VirtualizationBasedSecurityOptOut $true",
-        "Update-VMVersion -VM $vm -Force",
     ],
 )
 def test_nothing_is_written_unless_it_is_off(host: Host, state: str, change: str) -> None:
@@ -172,8 +171,24 @@ def test_an_old_version_takes_no_nesting_until_it_is_updated(host: Host) -> None
     assert "NonInteractive" in error or error.startswith("InvalidOperation")
     run(host, "Update-VMVersion -VM $vm -Force -Confirm:$false")
     assert machine.version == host.version
-    assert refused(host, "Update-VMVersion -VM $vm -Force")[0].startswith("InvalidState,")
     expose(host)
+
+
+def test_raising_a_version_loses_every_saved_state(host: Host) -> None:
+    machine = host.machines[0]
+    machine.version, machine.state = "9.0", "Saved"
+    machine.checkpoints = [Checkpoint("while it ran"), Checkpoint("off", "Off")]
+    assert run(host, "Get-VMSnapshot -VM $vm | ForEach-Object { [string]$_.State }") == ["Saved", "Off"]
+    run(host, "$ConfirmPreference = 'None'; Update-VMVersion -VM $vm")  # nobody is asked
+    assert (machine.version, machine.state) == (host.version, "Off")
+    assert [each.state for each in machine.checkpoints] == ["Off", "Off"]
+    machine.state = "Running"
+    assert refused(host, "Update-VMVersion -VM $vm -Force")[0].startswith("InvalidState,")
+
+
+def test_version_that_cannot_be_raised_is_a_warning(host: Host) -> None:
+    [words] = run(host, "Update-VMVersion -VM $vm -Force -WarningVariable warned; $warned")
+    assert "latest version" in words
 
 
 def test_dynamic_memory_takes_nesting_away_without_a_word(host: Host) -> None:
@@ -304,7 +319,22 @@ def test_a_cluster_saves_what_runs_before_it_stops_it(host: Host, clustered: Mac
     host.boot(clustered)
     clustered.group = "Online"
     run(host, GROUP + "Stop-ClusterGroup -InputObject $group -Wait 30 | Out-Null")
-    assert (clustered.state, clustered.group, len(host.wrongs)) == ("Saved", "Offline", 1)
+    assert (clustered.state, clustered.role, len(host.wrongs)) == ("Saved", "Offline", 1)
+
+
+RESOURCE = "Get-ClusterGroup -VMId $vm.Id | Get-ClusterResource | Where-Object { $_.Name -eq '%s' }"
+
+
+def test_a_vm_whose_configuration_is_offline_is_none_that_hyper_v_shows(
+    host: Host, clustered: Machine
+) -> None:
+    shown = "@(Get-VM | Where-Object { $_.IsClustered }).Count"
+    run(host, RESOURCE % "Virtual Machine web" + " | Stop-ClusterResource -Wait 30 | Out-Null")
+    assert (clustered.role, run(host, shown)) == ("PartialOnline", [1])
+    run(host, RESOURCE % "Virtual Machine Configuration web" + " | Stop-ClusterResource | Out-Null")
+    assert (clustered.role, run(host, shown)) == ("Offline", [0])
+    run(host, f"$null = Start-ClusterGroup -InputObject (Get-ClusterGroup -VMId '{clustered.id}')")
+    assert (clustered.role, run(host, shown)) == ("Online", [1])
 
 
 def test_a_cluster_starts_again_what_was_turned_off(host: Host, clustered: Machine) -> None:
@@ -316,7 +346,7 @@ def test_a_cluster_starts_again_what_was_turned_off(host: Host, clustered: Machi
     assert (clustered.state, clustered.boots) == ("Running", 2)
     host.restarts = 60.0
     run(host, "Stop-VM -VM $vm -TurnOff -Force")
-    run(host, GROUP + "Stop-ClusterGroup -InputObject $group -Wait 30 | Out-Null")
+    run(host, "$null = Get-ClusterResource -VMId $vm.Id | Stop-ClusterResource -Wait 30")
     assert (clustered.state, host.turned_off, host.wrongs) == ("Off", {}, [])
 
 
@@ -328,7 +358,7 @@ def test_a_cluster_that_is_not_waited_for_tells_of_no_failure(host: Host, cluste
 
 
 def test_a_vm_on_another_node_is_the_clusters_alone(host: Host, clustered: Machine) -> None:
-    host.elsewhere = [("db", "HYPERV02")]
+    host.elsewhere = [Away("db", "HYPERV02")]
     assert run(
         host, "(Get-ClusterGroup | Where-Object { [string]$_.GroupType -eq 'VirtualMachine' }).Name"
     ) == ["web", "db"]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 from nestvirt.backends.base import COLD_VM, Listed, Place, changed_meanwhile
-from nestvirt.backends.hyperv import direct, finding, listing, refusals
+from nestvirt.backends.hyperv import direct, finding, lingering, listing, refusals, scripts
 from nestvirt.backends.hyperv.facts import CHECKS, VmFacts
 from nestvirt.backends.hyperv.faults import NoAnswer, ScriptFailed
 from nestvirt.backends.hyperv.power import Machine
@@ -76,12 +76,9 @@ class HyperVBackend:
             answer = self._session.run("find", wanted.data, timeout=PATIENCE)
         except ScriptFailed as error:
             raise refusals.unexpected(error, name) from error
-        found = finding.one(wanted, answer)
+        found, cluster = finding.one(wanted, answer)
         facts = facts_of(found, self._guest_user)
-        place = finding.place_of(facts)
-        if wanted.place and wanted.place.lower() != place.lower():
-            raise finding.elsewhere(wanted, place)
-        vm = Vm(f"{facts.id}@{place}", facts.name)
+        vm = Vm(f"{facts.id}@{finding.place_of(wanted, facts, cluster)}", facts.name)
         self._keep(vm, facts)
         return vm
 
@@ -96,6 +93,11 @@ class HyperVBackend:
     def host_of(self, vm: Vm) -> Place:
         """The Hyper-V host; see Backend. It is no machine that nestvirt changes."""
         return Place(self._known(vm).host.name, None)
+
+    def at_work(self, vm: Vm) -> str:
+        """What the host goes on with: a dead run's script, or a change of the VM's state; see Lingering."""
+        self._fresh.pop(vm.id, None)  # it may have been read before the last of it ended
+        return lingering.told(_guid(vm), self._run(vm, "at_work", {"id": _guid(vm), "mark": scripts.MARK}))
 
     def read(self, vm: Vm) -> VmFacts:
         """All of it by one script, or what has just come with another one's answer; see Backend."""
@@ -152,6 +154,8 @@ class HyperVBackend:
         if answer.get("written") is not True:
             present = facts.value(change.setting)
             raise changed_meanwhile(f"{change.setting} of {printable(vm.name, 100)}", change, present)
+        if answer.get("warned") and facts.value(change.setting) == change.before:
+            raise refusals.left(vm, change, answer["warned"])
         self._keep(vm, facts)
 
     def stop(self, vm: Vm, *, timeout: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nestvirt.backends.hyperv import direct, host_checks, vm_checks
 from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE, Situation
-from nestvirt.backends.hyperv.vm_checks import wanted
+from nestvirt.backends.hyperv.vm_checks import listed, wanted
 from nestvirt.model import Finding, Goal, Layer, Power, Status
 
 CHECKS = {
@@ -26,6 +26,7 @@ CHECKS = {
     "vm-mac-spoofing": "May VMs inside be bridged to the network?",
     "vm-clustered": "Is the VM started and stopped by its cluster?",
     "vm-checkpoints": "Do checkpoints hold the old processor?",
+    "vm-stop-action": "Can its host shut down with it, when it nests?",
     "vm-shutdown-service": "Can the guest be asked to shut down?",
     "vm-agent": "Is there a guest agent to look inside with?",
 }
@@ -73,20 +74,31 @@ def _vm_clustered(facts: Situation, goal: Goal) -> Iterator[Finding]:
     evidence = f"role {group.name} of cluster {group.cluster}, by which it is started and stopped"
     if goal.nested:
         evidence += "; on other nodes it nests only where they can"
+        evidence += ", and while VMs run inside, no live migration takes it there"
         cure = "see that every possible owner has such a CPU and Windows (Get-ClusterOwnerNode)"
+        cure += "; before a node is drained, shut the VM down"
         yield Finding(check, layer, Status.WARN, evidence, cure)
     else:
         yield Finding(check, layer, Status.PASS, evidence)
 
 
 def _vm_checkpoints(facts: Situation, goal: Goal) -> Iterator[Finding]:
-    if goal.nested and facts.checkpoints:
-        names = ", ".join(facts.checkpoints[:5]) + (", …" if len(facts.checkpoints) > 5 else "")
-        evidence = (
-            f"checkpoints: {names}; applying one brings back the processor settings that it was taken with"
-        )
+    """Those that Hyper-V made by itself are nobody's to go back to."""
+    names = [checkpoint.name for checkpoint in facts.checkpoints if not checkpoint.automatic]
+    if goal.nested and names:
+        evidence = f"checkpoints: {listed(names)}"
+        evidence += "; applying one brings back the processor settings that it was taken with"
         cure = "take new checkpoints when it nests, while it is off"
         yield Finding("vm-checkpoints", Layer.VM, Status.WARN, evidence, cure)
+
+
+def _vm_stop_action(facts: Situation, goal: Goal) -> Iterator[Finding]:
+    """Save is what Hyper-V gives new VMs. Of a clustered VM it is the cluster that decides."""
+    if goal.nested and facts.group is None and facts.stop_action == "Save":
+        evidence = "when its host shuts down, it is to be saved (AutomaticStopAction)"
+        evidence += ", which fails while VMs run inside"
+        cure = "when it is off: Set-VM with -AutomaticStopAction ShutDown"
+        yield Finding("vm-stop-action", Layer.VM, Status.WARN, evidence, cure)
 
 
 def _vm_shutdown_service(facts: Situation, goal: Goal) -> Iterator[Finding]:
@@ -125,6 +137,7 @@ _QUESTIONS = (
     vm_checks.vm_mac_spoofing,
     _vm_clustered,
     _vm_checkpoints,
+    _vm_stop_action,
     _vm_shutdown_service,
     _vm_agent,
 )

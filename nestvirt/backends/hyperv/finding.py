@@ -41,8 +41,8 @@ class Wanted:
         return {"name": f"={self.name}", "id": self.id}
 
 
-def one(wanted: Wanted, answer: Any) -> Any:
-    """The facts of the one VM that was found, as vm.ps1 writes them.
+def one(wanted: Wanted, answer: Any) -> tuple[Any, str]:
+    """The facts of the one VM that was found, as vm.ps1 writes them, and the cluster that its host is in.
 
     Raises:
         TargetError: there is none, or more than one.
@@ -51,7 +51,7 @@ def one(wanted: Wanted, answer: Any) -> Any:
     try:
         count = number(answer, "count")
         if count == 1:
-            return part(answer, "facts", dict)
+            return part(answer, "facts", dict), text(answer, "cluster")
         if count > 1:
             raise TargetError(
                 f"{count} VMs are called {name}",
@@ -60,7 +60,7 @@ def one(wanted: Wanted, answer: Any) -> Any:
                 ),
                 cure="name one by its id",
             )
-        return _none(name, answer, wanted)
+        raise _none(name, answer)
     except Nonsense as error:
         raise Error(
             "the Hyper-V host's answer is not what was asked for",
@@ -69,33 +69,53 @@ def one(wanted: Wanted, answer: Any) -> Any:
         ) from error
 
 
-def _none(name: str, answer: Any, wanted: Wanted) -> Any:
+def _none(name: str, answer: Any) -> TargetError:
     host = text(answer, "host")
-    for role in several(answer, "elsewhere"):
-        if text(role, "name").lower() == wanted.name.lower():
-            node = text(role, "node")
-            raise TargetError(
-                f"{name} is not on {host} now",
-                evidence=f"its cluster has it on the node {node}",
-                cure=f"connect there: --connect https://{node}",
-            )
+    for role in several(answer, "roles"):
+        node = text(role, "node")
+        evidence = f"its cluster has its role, {text(role, 'name')}, on the node {node}"
+        if node.lower() != host.lower():
+            cure = f"connect there: --connect https://{node}"
+            return TargetError(f"{name} is not on {host} now", evidence=evidence, cure=cure)
+        for resource in several(role, "configuration"):
+            evidence += f"; the resource {text(resource, 'name')} is {text(resource, 'state')}"
+        cure = "bring its storage back, and then on the node: Start-ClusterResource with that resource's name"
+        return TargetError(f"{host} does not show {name} now", evidence=evidence, cure=cure)
     total = number(answer, "total")
     names = [text(vm, "name") for vm in several(answer, "listed")]
     more = f" and {total - len(names)} more" if total > len(names) else ""
     evidence = f"its VMs: {', '.join(sorted(names))}{more}" if names else "it has none that this user may see"
     cure = _ALSO if names else "see that this user is in the host's group Hyper-V Administrators; " + _OTHER
-    raise TargetError(f"{host} has no VM {name}", evidence=evidence, cure=cure)
+    return TargetError(f"{host} has no VM {name}", evidence=evidence, cure=cure)
 
 
-def place_of(facts: Situation) -> str:
-    """What the VM's identity belongs to: its cluster, else its host, whatever that is reached by."""
-    return (facts.group.cluster if facts.group is not None else "") or facts.host.name
+def place_of(wanted: Wanted, facts: Situation, cluster: str) -> str:
+    """What the VM's identity belongs to: its cluster, else its host, whatever that is reached by.
+
+    A record may have the other one: the VM was made a cluster's since, or is none any more.
+
+    Args:
+        cluster: that the host is in; empty for none.
+
+    Raises:
+        TargetError: the VM is wanted of somewhere else.
+    """
+    places = [facts.host.name, cluster]
+    if facts.group is not None:
+        places = [cluster, facts.group.cluster, facts.host.name]
+    places = [place for place in places if place]
+    if not wanted.place:
+        return places[0]
+    for place in places:
+        if place.lower() == wanted.place.lower():
+            return place
+    raise elsewhere(wanted, places[0])
 
 
 def elsewhere(wanted: Wanted, place: str) -> TargetError:
     """A VM of the same id on another host: a copy of Hyper-V Replica's, or one that was imported."""
     return TargetError(
         f"the VM {wanted.id} of {printable(wanted.place, 100)} is not this one",
-        evidence=f"there is a VM of that id on {place}: a replica, or a copy",
+        evidence=f"there is a VM of that id on {place}: a replica, or a copy, or one that has moved",
         cure=f"connect to {printable(wanted.place, 100)}; or name the one here by its name",
     )

@@ -1,4 +1,4 @@
-"""A VM's power, by short scripts: each asks, and looks for a few seconds; the deadline is kept here."""
+"""A VM's power, by scripts that ask, and look at what comes of it; the deadline is kept here."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ BOOTING = 30.0
 MARGIN = 60.0
 """Seconds for cutting the power; and for a script beyond the time that it looks."""
 
-LOOK, LOOKS = 0.25, 40
-"""Seconds between two looks of a script, and how often one looks at most."""
+LOOK = 0.25
+"""Seconds between two looks of a script."""
 
-_ACCEPTED = (0, 4096)
-"""Of InitiateShutdown: done, and a job was started."""
+_ACCEPTED = (0, 4096, 32782, 0x8007045B)
+"""Of InitiateShutdown: done, a job was started; and by two codes, that the guest shuts down already.
 
-_LOCKED = 0x800704F7
-"""ERROR_MACHINE_LOCKED: somebody is logged in to the guest, and has locked its screen."""
+https://learn.microsoft.com/windows/win32/hyperv_v2/msvm-shutdowncomponent-initiateshutdown
+"""
+
+_LOCKED = (32781, 0x800704F7)
+"""Likewise: somebody is logged in to the guest, and has locked its screen."""
 
 _OVERRIDE = "give it more --timeout, look at its console, or allow --force-off"
 
@@ -91,7 +94,7 @@ class Machine:
         seen = None
         for _ in moments(min(deadline, time.monotonic() + BOOTING)):
             seen = self._try("shutdown", OFF, deadline)
-            if seen is None or seen.state == OFF or seen.code in (*_ACCEPTED, _LOCKED) or not self.askable:
+            if seen is None or seen.state == OFF or seen.code in _ACCEPTED + _LOCKED or not self.askable:
                 break
         return seen
 
@@ -101,10 +104,14 @@ class Machine:
         )
         evidence = "it has no integration service that shuts it down"
         if seen.code is not None:
-            evidence = f"InitiateShutdown answers {seen.code:#010x}, and the VM is {seen.state}"
-        if seen.code == _LOCKED:
+            evidence = f"InitiateShutdown answers {seen.code}, and the VM is {seen.state}"
+        if seen.code in _LOCKED:
             evidence += ": somebody is logged in, and the screen is locked"
-            cure = "log in to the guest and shut it down; or allow --force-off"
+            cure = (
+                "unlock it and shut it down; or on the host: Stop-VM with -Force, by which the guest closes "
+                "all programs, saved or not, and the VM is turned off where that fails; "
+                "or allow --force-off, which cuts its power"
+            )
         return PowerError(f"{self.name} cannot be asked to shut down", evidence=evidence, cure=cure)
 
     def cut(self) -> None:
@@ -114,11 +121,11 @@ class Machine:
             PowerError: it is still on.
         """
         deadline = time.monotonic() + MARGIN
-        seen = self._try("cut", OFF, deadline)
+        seen = self._try("cut", OFF, deadline, hold=True)
         for _ in moments(deadline):
             if seen is not None and seen.state == OFF:
                 return
-            seen = self._try("look", OFF, deadline)
+            seen = self._try("look", OFF, deadline, hold=True)
         raise PowerError(
             f"the power of {self.name} cannot be cut",
             evidence=f"after {MARGIN:.0f} s the VM is {seen.state if seen else 'not to be seen'}",
@@ -147,15 +154,24 @@ class Machine:
             cure="see the host's event log, Hyper-V-VMMS and Hyper-V-Worker, for why",
         )
 
-    def _try(self, action: str, wanted: str, deadline: float) -> Looked | None:
+    def _try(self, action: str, wanted: str, deadline: float, *, hold: bool = False) -> Looked | None:
         """Run the script once; None where its answer was lost, and it may have been done.
+
+        Args:
+            hold: once it is off, keep its cluster from starting it, as that does where power is lost.
 
         Raises:
             PowerError: Hyper-V refused.
         """
         left = max(deadline - time.monotonic(), 0.0)
-        looks = max(1, min(LOOKS, int(left / LOOK)))
-        order = {"id": self.id, "action": action, "wanted": wanted, "looks": looks}
+        order = {
+            "id": self.id,
+            "action": action,
+            "accepted": _ACCEPTED,
+            "wanted": wanted,
+            "looks": max(1, int(left / LOOK)),
+            "hold": hold,
+        }
         try:
             return _looked(self.run("power", order, left + MARGIN))
         except NoAnswer:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nestvirt.backends.hyperv.direct import system_of
 from nestvirt.backends.hyperv.facts import VmFacts
-from nestvirt.backends.hyperv.situation import Adapter, Group, Host, Service
+from nestvirt.backends.hyperv.situation import Adapter, Checkpoint, Group, Host, Service
 from nestvirt.errors import Error
 from nestvirt.printable import printable
 
@@ -63,7 +63,12 @@ def _facts(answer: Any, guest_user: str) -> VmFacts:
             text(each, "id").lower(): Service(bool(flag(each, "enabled")), text(each, "status"))
             for each in several(answer, "services")
         },
-        checkpoints=tuple(printable(str(each), 100) for each in several(answer, "checkpoints")),
+        checkpoints=tuple(
+            Checkpoint(text(each, "name"), bool(flag(each, "saved")), bool(flag(each, "automatic")))
+            for each in several(answer, "checkpoints")
+        ),
+        used=max(number(answer, "assigned"), number(answer, "demand")),
+        stop_action=text(answer, "stop_action"),
         heartbeat=text(answer, "heartbeat"),
         system=system_of(several(answer, "kvp")),
         settings=_settings(part(answer, "settings", dict)),

@@ -78,6 +78,15 @@ def rejected(vm: Vm, change: Change, error: ScriptFailed) -> Error:
     )
 
 
+def left(vm: Vm, change: Change, warned: object) -> ChangeRejected:
+    """A write that Hyper-V only warned of, and has not done."""
+    return ChangeRejected(
+        f"Hyper-V left {change.setting} of {printable(vm.name, 100)} as it was",
+        evidence=printable(str(warned), 300),
+        cure="mend what Hyper-V says in the evidence, then run this again; nothing was written",
+    )
+
+
 def powerless(what: str, error: ScriptFailed, name: str) -> Error:
     """Power that was refused."""
     return told(error, name) or PowerError(

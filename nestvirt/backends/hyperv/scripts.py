@@ -6,7 +6,9 @@ No value is ever part of a script's text, so that a VM's name is a name whatever
 from __future__ import annotations
 
 import base64
+import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +28,8 @@ ALONGSIDE: Mapping[str, tuple[str, ...]] = {
 """What a phase is sent with: functions that several of them use."""
 
 _OPTIONS = ("-NoProfile", "-NonInteractive", "-EncodedCommand")
+_DATA = "$nestvirtData = '"
+_GIVEN = re.compile(re.escape(_DATA) + "([A-Za-z0-9+/=]+)'")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def invocation(phase: str, data: Mapping[str, Any], secret: Mapping[str, str] | 
         secret: what it is given beside, out of sight: it never is on the command line, nor in the script.
     """
     if not secret:
-        short = _encoded(f"$nestvirtData = '{_packed(data)}'\n{_around(phase)}")
+        short = _encoded(f"{_DATA}{_packed(data)}'\n{_around(phase)}")
         if short.length <= COMMAND_LINE:
             return short
         lines = [_packed(data), "-", _around(phase)]
@@ -65,6 +69,18 @@ def invocation(phase: str, data: Mapping[str, Any], secret: Mapping[str, str] | 
     # The end of the last line makes sure that it is read as one.
     stdin = ("\n".join(lines) + "\n").encode("ascii")
     return Invocation(_encoded(text("bootstrap")).arguments, stdin)
+
+
+def given(line: str) -> dict[str, Any]:
+    """What a script was given that goes by its command line; nothing where that is none of ours."""
+    encoded = line.strip(' "').rpartition(" ")[2]
+    try:
+        script = base64.b64decode(encoded, validate=True).decode("utf-16-le")
+        found = _GIVEN.match(script)
+        data = json.loads(base64.b64decode(found[1])) if found else {}
+    except (binascii.Error, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 @cache
@@ -90,3 +106,7 @@ def _packed(data: Mapping[str, Any]) -> str:
 
 def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
+
+
+MARK = _base64(_DATA[:12].encode("utf-16-le"))
+"""How the encoded command of each script begins that goes by the command line."""

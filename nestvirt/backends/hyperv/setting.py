@@ -20,6 +20,7 @@ MAC_SPOOFING = "MacAddressSpoofing"
 """Of one adapter: ``MacAddressSpoofing:<adapter>``."""
 
 _ADAPTER = re.compile(rf"{MAC_SPOOFING}:([\w-]{{1,64}})")
+_STATIC = re.compile(r"false, startup=\d{1,16}")
 _DYNAMIC = re.compile(r"true, minimum=(\d{1,16}), startup=(\d{1,16}), maximum=(\d{1,16})")
 
 
@@ -54,6 +55,8 @@ class Order:
             if dynamic:
                 minimum, startup, maximum = map(int, dynamic.groups())
                 return cls({"enabled": True, "minimum": minimum, "startup": startup, "maximum": maximum})
-            if after == "false" or (after == "true" and setting != DYNAMIC_MEMORY):
+            if setting == DYNAMIC_MEMORY and _STATIC.fullmatch(after):
+                return cls({"enabled": False})  # the size stays what it is
+            if setting != DYNAMIC_MEMORY and after in ("true", "false"):
                 return cls({"enabled": after == "true"})
         raise ValueError(f"not a value of {setting}: {after!r}")

@@ -12,7 +12,7 @@ from nestvirt.model import Change, Power
 SHUTDOWN_SERVICE = "9f8233ac-be49-4c79-8ee3-e7e1985b2077"
 """The integration service that asks the guest to shut down; the names are in the host's language."""
 
-_SUSPENDED = ("Saved", "Paused", "Saving", "Pausing")
+_SUSPENDED = ("Saved", "Paused", "Saving", "Pausing", "Hibernated")
 
 
 def settled(state: str) -> str:
@@ -65,6 +65,15 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint: whether it has the guest's memory, and whether Hyper-V made it by itself."""
+
+    name: str
+    saved: bool = False
+    automatic: bool = False
+
+
+@dataclass(frozen=True)
 class Group:
     """The cluster's role that the VM is; without a name where it could not be read, for ``state``."""
 
@@ -84,8 +93,9 @@ class Situation:
         replication: VMReplicationMode.
         group: None where it is not clustered.
         memory: MemoryStartup in bytes, which it keeps where memory is static.
+        used: bytes that it has now, or that its guest wants; 0 while it does not run.
+        stop_action: AutomaticStopAction, what becomes of it when its host shuts down.
         services: by the GUID of the component.
-        checkpoints: names.
         heartbeat: VMHeartbeatStatus.
         system: the guest's, as it says; None where it says nothing.
         settings: what can be written, by name, as text; see vm.ps1.
@@ -103,7 +113,9 @@ class Situation:
     memory: int
     adapters: tuple[Adapter, ...] = ()
     services: Mapping[str, Service] = field(default_factory=dict)
-    checkpoints: tuple[str, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    used: int = 0
+    stop_action: str = ""
     heartbeat: str = ""
     system: System | None = None
     settings: Mapping[str, str | None] = field(default_factory=dict)

@@ -5,7 +5,7 @@ Rules: https://learn.microsoft.com/virtualization/hyper-v-on-windows/user-guide/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nestvirt.backends.hyperv.host_checks import AMD
 from nestvirt.backends.hyperv.setting import (
@@ -44,6 +44,8 @@ def vm_suspended(facts: Situation, goal: Goal) -> Iterator[Finding]:
     evidence = f"the VM is {facts.state}: it would go on with the processor that it had"
     if facts.value(SAVED_STATE) is None:
         cure = "resume it (Resume-VM), or wait until it is saved; then run this again"
+        if facts.state == "Hibernated":
+            cure = "start it, shut it down, and run this again"
         yield Finding(check, layer, Status.FAIL, evidence, cure)
     elif goal.nested and goal.discard_saved_state:
         change = Change(SAVED_STATE, facts.value(SAVED_STATE), None)
@@ -88,30 +90,59 @@ def _too_old(facts: Situation, goal: Goal, evidence: str, status: Status) -> Ite
         yield Finding(check, layer, status, evidence, cure)
     else:
         yield Finding(check, layer, status, evidence, _CHANGE, Change(VERSION, facts.version, newest))
-        evidence = f"{facts.version} -> {newest} cannot be undone, by nestvirt or anybody"
-        evidence += "; an older host takes the VM no more"
-        cure = "take a backup, or export the VM, before you agree"
-        yield Finding("vm-version-upgrade", layer, Status.WARN, evidence, cure)
+        yield _upgrade(facts, goal)
+
+
+def _upgrade(facts: Situation, goal: Goal) -> Finding:
+    """Update-VMVersion discards the memory that checkpoints have, which is as dear as the VM's own."""
+    evidence = f"{facts.version} -> {facts.host.version} cannot be undone, by nestvirt or anybody"
+    evidence += "; an older host takes the VM no more"
+    cure, status = "take a backup, or export the VM, before you agree", Status.WARN
+    saved = [checkpoint.name for checkpoint in facts.checkpoints if checkpoint.saved]
+    if saved:
+        evidence += f"; what the guest had in memory is lost in the checkpoints {listed(saved)}"
+    if saved and not goal.discard_saved_state:
+        status = Status.FAIL
+        cure = "remove these checkpoints, or export the VM; or give --discard-saved-state, too"
+    return Finding("vm-version-upgrade", Layer.VM, status, evidence, cure)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def is_dynamic(facts: Situation) -> bool:
+    """Whether dynamic memory is on."""
+    return (facts.value(DYNAMIC_MEMORY) or "").startswith("true")
 
 
 def vm_dynamic_memory(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """Beside dynamic memory Hyper-V drops nesting without a word, or does not start the VM."""
     now = facts.value(DYNAMIC_MEMORY)
-    if goal.nested and now not in (None, "false"):
+    if goal.nested and is_dynamic(facts):
         evidence = (
             f"dynamic memory is on; nesting needs a fixed size, which would be the {facts.memory >> 20} MB "
             "that the VM starts with"
         )
-        change = Change(DYNAMIC_MEMORY, now, "false")
+        change = Change(DYNAMIC_MEMORY, now, f"false, startup={facts.memory}")
         yield Finding("vm-dynamic-memory", Layer.VM, Status.FAIL, evidence, _CHANGE, change)
 
 
 def vm_memory(facts: Situation, goal: Goal) -> Iterator[Finding]:
     """What it starts with is what it has, once dynamic memory is off."""
-    if goal.nested and facts.memory < ADVISED_MEMORY:
-        evidence = f"it has {facts.memory >> 20} MB (MemoryStartup); for VMs inside, 4 GB or more are advised"
-        cure = "when it is off: Set-VMMemory with -StartupBytes 4GB; it cannot be resized while it nests"
-        yield Finding("vm-memory", Layer.VM, Status.WARN, evidence, cure)
+    used = facts.used if is_dynamic(facts) else 0
+    needed = max(used, ADVISED_MEMORY)
+    if not goal.nested or facts.memory >= needed:
+        return
+    evidence = f"it has {facts.memory >> 20} MB (MemoryStartup); for VMs inside, 4 GB or more are advised"
+    if facts.memory < used:
+        evidence = (
+            f"it uses {used >> 20} MB now, and will have the {facts.memory >> 20} MB that it starts with"
+        )
+    cure = f"first shut it down, and: Set-VMMemory with -StartupBytes {needed >> 20}MB"
+    cure += "; it cannot be resized while VMs run inside"
+    yield Finding("vm-memory", Layer.VM, Status.WARN, evidence, cure)
 
 
 def vm_vbs_opt_out(facts: Situation, goal: Goal) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Mapping
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 from winrm.exceptions import WSManFaultError
 
 from nestvirt import tls
@@ -32,6 +32,7 @@ _ACCESS_DENIED = 5
 _LISTENS = (
     "see that WinRM listens there: winrm enumerate winrm/config/listener; and that no firewall stands between"
 )
+_NAMED = "see that the host's name is right, and that this machine's DNS knows it"
 _AGAIN = "see how things stand on the host; then run this again"
 _KERBEROS: Mapping[int, str] = {
     -1765328347: "the clocks of this machine and of the domain differ too much: set them right (timedatectl)",
@@ -104,11 +105,11 @@ class Words:
             cure="see on the host what powershell.exe -NoProfile writes",
         )
 
-    def silent(self, action: str, evidence: str) -> ConnectionFailed:
+    def silent(self, action: str, evidence: str, cure: str = _LISTENS) -> ConnectionFailed:
         """Nobody answers, or not in time."""
         kind = NoAnswer if action in BEGUN else ConnectionFailed
         evidence = printable(f"{action}: {evidence}", 300)
-        return kind(f"no answer from {self._address}", evidence=evidence, cure=_LISTENS)
+        return kind(f"no answer from {self._address}", evidence=evidence, cure=cure)
 
     def other(self, action: str, evidence: str) -> ConnectionFailed:
         """Somebody answers, but not as WinRM."""
@@ -171,7 +172,8 @@ class Words:
         if isinstance(error, requests.exceptions.TooManyRedirects):
             return self.other(action, "it redirects elsewhere")
         if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(reason, NewConnectionError):
-            return self.silent("connecting", f"{type(reason).__name__}: {reason}")
+            cure = _NAMED if isinstance(reason, NameResolutionError) else _LISTENS
+            return self.silent("connecting", f"{type(reason).__name__}: {reason}", cure)
         return self.silent(action, f"{type(reason).__name__}: {reason}")
 
     def _of_tls(self, action: str, error: BaseException) -> Error:

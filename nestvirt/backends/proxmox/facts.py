@@ -156,7 +156,10 @@ def _vm_snapshot_memory(facts: Situation, goal: Goal) -> Iterator[Finding]:
 
 def _vm_agent(facts: Situation, _goal: Goal) -> Iterator[Finding]:
     if facts.windows:
-        cure = "in the guest, as administrator: systeminfo names the requirements of Hyper-V"
+        cure = (
+            "start a VM inside; beforehand, in its PowerShell: (Get-CimInstance Win32_Processor)."
+            "VMMonitorModeExtensions is True where it sees vmx or svm, unless its own Hyper-V or VBS runs"
+        )
         evidence = f"ostype {facts.live.get('ostype')}: nestvirt's probe runs on Linux"
         yield Finding("vm-agent", Layer.VM, Status.WARN, evidence, cure)
     elif facts.agent:

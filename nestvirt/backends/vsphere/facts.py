@@ -156,7 +156,10 @@ def _vm_agent(facts: Situation, _goal: Goal) -> Iterator[Finding]:
     check, layer, warn = "vm-agent", Layer.VM, Status.WARN
     if facts.windows:
         evidence = f"guest OS {facts.guest_id}: nestvirt's probe runs on Linux"
-        cure = "in the guest, as administrator: systeminfo names the requirements of Hyper-V"
+        cure = (
+            "start a VM inside; beforehand, in its PowerShell: (Get-CimInstance Win32_Processor)."
+            "VMMonitorModeExtensions is True where it sees vmx or svm, unless its own Hyper-V or VBS runs"
+        )
         yield Finding(check, layer, warn, evidence, cure)
     elif facts.power is Power.RUNNING and not facts.tools:
         evidence = "VMware Tools do not run in the guest: it can be neither shut down cleanly nor asked"

@@ -27,8 +27,8 @@ ITEM = (
     '<PROPERTY NAME="Name" TYPE="string"><VALUE>{name}</VALUE></PROPERTY>'
     '<PROPERTY NAME="Source" TYPE="uint16"><VALUE>2</VALUE></PROPERTY></INSTANCE>'
 )
-NOT_RUNNING, NOT_REACHED = 32775, 2147943674
-"""What InitiateShutdown says of a VM that is off, and of a guest that does not answer."""
+NOT_RUNNING, NOT_REACHED, LOCKED, UNDER_WAY = 32775, 2147943674, 32781, 32782
+"""What InitiateShutdown says of a VM that is off; of a guest that is deaf, locked, or shuts down already."""
 
 
 class Wrong(Exception):
@@ -54,6 +54,10 @@ def on_host(host: Host, namespace: str, name: str) -> list[Instance]:
     """What a Hyper-V host has."""
     if (namespace, name) == (r"root\cimv2", "win32_computersystem"):
         return [Instance(name, {"Name": host.name, "HypervisorPresent": host.hypervisor})]
+    if (namespace, name) == (r"root\cimv2", "win32_process"):
+        others: list[str | None] = [None]  # another user's is not shown
+        lines = host.processes + others
+        return [Instance(name, {"Name": "powershell.exe", "CommandLine": line}) for line in lines]
     if namespace == GUARD:
         if host.build < WITH_VERSIONS:
             raise Wrong("namespace")
@@ -71,7 +75,7 @@ def on_host(host: Host, namespace: str, name: str) -> list[Instance]:
     component = {"msvm_shutdowncomponent": SHUTDOWN, "msvm_kvpexchangecomponent": KVP}.get(name)
     if component is None:
         raise NotKnown(f"the class {name} in {namespace}")
-    return [_component(each, name, component) for each in host.machines if _has(each, component)]
+    return [_component(each, name, component) for each in host.registered if _has(each, component)]
 
 
 def _has(machine: Machine, component: str) -> bool:
@@ -151,6 +155,10 @@ def _invoke(call: Call) -> None:
         answer = NOT_RUNNING
     elif not machine.answers:
         answer = NOT_REACHED
+    elif machine.ends is not None:
+        answer = UNDER_WAY
+    elif machine.guest.locked and not given["Force"]:
+        answer = LOCKED
     else:
         answer = 0
         host.shut_down(machine)

@@ -8,6 +8,7 @@ from tests.peers.pwsh.raising import failure
 from tests.peers.pwsh.values import PsObject
 
 VERSION = r"hklm:\software\microsoft\windows nt\currentversion"
+CLUSTER = r"hklm:\cluster"
 PROCESSOR = r"hklm:\hardware\description\system\centralprocessor\0"
 
 
@@ -16,6 +17,7 @@ def _item_property(call: Call) -> None:
     host: Host = call.engine.machine
     for path in call["LiteralPath"]:
         known: dict[str, str] | None = {
+            **({CLUSTER: {"ClusterName": host.cluster}} if host.cluster else {}),
             VERSION: {"CurrentBuildNumber": str(host.build), "ProductName": "Windows Server"},
             PROCESSOR: {"VendorIdentifier": host.vendor, "ProcessorNameString": "CPU"},
         }.get(path.lower())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 GIB, MIB = 2**30, 2**20
@@ -23,6 +23,8 @@ WITH_VERSIONS = 10240
 """Windows 10, the first whose VMs tell a configuration version; Windows Server 2012 R2 is 9600."""
 FIRST_BUILD = 10565
 """The first of Windows that knows nested virtualization at all."""
+WITH_AUTOMATIC = 16299
+"""Windows 10 1709, the first that makes checkpoints by itself."""
 RELEASED_BUILD = 14393
 """Windows Server 2016; earlier ones want VirtualizationBasedSecurityOptOut."""
 AMD_BUILD = 20348
@@ -65,6 +67,15 @@ class Adapter:
 
 
 @dataclass
+class Checkpoint:
+    """Of a VM that ran, with its state saved, unless it is a production checkpoint: then it is Off."""
+
+    name: str
+    state: str = "Saved"
+    automatic: bool = False
+
+
+@dataclass
 class Guest:
     """What runs in a VM.
 
@@ -73,6 +84,7 @@ class Guest:
         user: of a Windows guest, with its password; ``tried`` are the passwords that somebody tried.
         deaf: it takes the order to shut down, and does not.
         slow: seconds until it has shut down.
+        locked: somebody is logged in, and has locked the screen.
         listens: the service that PowerShell Direct speaks to runs.
         hangs: it takes the connection, and says nothing.
         role: Hyper-V is installed in it.
@@ -87,6 +99,7 @@ class Guest:
     tried: list[str] = field(default_factory=list)
     deaf: bool = False
     slow: float = 0.0
+    locked: bool = False
     listens: bool = True
     hangs: bool = False
     role: bool = True
@@ -106,7 +119,11 @@ class Machine:
         rolls_back: with dynamic memory, the setting is gone after a start; else the VM does not start.
         fragile: it does not start with nesting.
         broken: it does not start at all.
-        group: the state of its cluster group; empty where it is in no cluster.
+        group: the state of its cluster's resource, Virtual Machine; empty where it is in no cluster.
+        configuration: of its other one, Virtual Machine Configuration, without which the host shows no VM.
+        demand: what its guest wants of dynamic memory, in bytes.
+        stop_action: what becomes of it when its host shuts down.
+        upgradable: its configuration version can be raised here, as it cannot in a cluster of mixed versions.
         boots: how often it was powered on.
         ends: when the guest will have shut down (time.monotonic).
     """
@@ -121,16 +138,20 @@ class Machine:
     minimum: int = DEFAULT_MINIMUM
     startup: int = 4 * GIB
     maximum: int = DEFAULT_MAXIMUM
+    demand: int = 0
+    stop_action: str = "Save"
+    upgradable: bool = True
     opt_out: bool = False
     processors: int = 2
     notes: str = ""
     adapters: list[Adapter] = field(default_factory=lambda: [Adapter()])
-    checkpoints: list[str] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
     replication: str = "None"
     services: dict[str, bool] = field(
         default_factory=lambda: dict.fromkeys((SHUTDOWN, KVP, HEARTBEAT, VSS), True)
     )
     group: str = ""
+    configuration: str = "Online"
     guest: Guest = field(default_factory=Guest)
     received: bool = False
     rolls_back: bool = True
@@ -138,6 +159,24 @@ class Machine:
     broken: bool = False
     boots: int = 0
     ends: float | None = None
+
+    @property
+    def assigned(self) -> int:
+        """The memory that it has, in bytes."""
+        if self.state not in ("Running", "Paused"):
+            return 0
+        return min(max(self.startup, self.demand), self.maximum) if self.dynamic else self.startup
+
+    @property
+    def role(self) -> str:
+        """The state of its cluster's group, by those of its two resources.
+
+        https://learn.microsoft.com/windows/win32/api/clusapi/nf-clusapi-getclustergroupstate
+        """
+        states = {self.group, self.configuration}
+        if len(states) == 1:
+            return self.group
+        return "Failed" if "Failed" in states else "PartialOnline" if "Online" in states else "Offline"
 
     @property
     def answers(self) -> bool:
@@ -150,8 +189,17 @@ class Machine:
 
     def stored(self) -> dict[str, Any]:
         """Its configuration, exactly."""
-        passing = {"state", "guest", "received", "rolls_back", "fragile", "broken", "boots", "ends", "group"}
+        passing = {"state", "guest", "received", "rolls_back", "fragile", "broken", "boots", "ends"}
+        passing |= {"group", "configuration"}
         return {key: value for key, value in asdict(self).items() if key not in passing}
+
+
+class Away(NamedTuple):
+    """A VM of the cluster's that another node has."""
+
+    name: str
+    node: str
+    id: UUID = UUID(int=0)
 
 
 @dataclass
@@ -163,8 +211,10 @@ class Host:
         modules: what is installed of PowerShell's modules.
         service: the Virtual Machine Management service runs.
         restarts: the cluster starts a VM again that was turned off behind its back; seconds until then.
+        lists: how often VMs were read that were not named by an id: of many, that takes a while.
         wrongs: what nobody should do to a host.
         log: the cmdlets that changed something, in order.
+        processes: the command lines of each PowerShell that runs; those of others are not shown.
     """
 
     name: str = "HYPERV01"
@@ -179,11 +229,13 @@ class Host:
     modules: set[str] = field(default_factory=lambda: {"Hyper-V", "FailoverClusters", "CimCmdlets"})
     restarts: float | None = None
     machines: list[Machine] = field(default_factory=list)
-    elsewhere: list[tuple[str, str]] = field(default_factory=list)
+    elsewhere: list[Away] = field(default_factory=list)
+    lists: int = 0
     wrongs: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     turned_off: dict[UUID, float] = field(default_factory=dict)
     jobs: list[Any] = field(default_factory=list)
+    processes: list[str] = field(default_factory=list)
 
     def has_module(self, name: str) -> bool:
         return name.lower() in {each.lower() for each in self.modules}
@@ -203,8 +255,13 @@ class Host:
                 if machine.state == "Off" and machine.group == "Online":
                     self.boot(machine)
 
+    @property
+    def registered(self) -> list[Machine]:
+        """The VMs that Hyper-V knows: one of a cluster's only while its configuration is online there."""
+        return [each for each in self.machines if not each.group or each.configuration == "Online"]
+
     def find(self, identity: UUID) -> Machine | None:
-        return next((each for each in self.machines if each.id == identity), None)
+        return next((each for each in self.registered if each.id == identity), None)
 
     def must_be_off(self, machine: Machine, what: str) -> None:
         if machine.state != "Off":

@@ -21,7 +21,7 @@ def start(host: Host, machine: Machine) -> None:
     """As far as its state lets it; a VM that runs is left as it is, with a warning."""
     if machine.state == "Running":
         return
-    if machine.state == "Saved":
+    if machine.state in ("Saved", "Hibernated"):
         machine.state = "Running"
         return
     if machine.state != "Off":

@@ -63,13 +63,17 @@ def _set_adapter(call: Call, host: Host) -> None:
 )
 def _update_version(call: Call, host: Host) -> None:
     def change(machine: Machine) -> None:
-        host.must_be_off(machine, "configuration version")
-        if version_of(machine.version) >= version_of(host.version):
-            words = f"'{machine.name}' is already at the latest configuration version."
-            raise Refused("InvalidState", words)
+        if machine.state not in ("Off", "Saved", "FastSaved"):
+            host.must_be_off(machine, "configuration version")
+        for each in machine.checkpoints:
+            each.state = "Off"  # what they had of the guest's memory is lost
+        machine.state = "Off"  # and what the VM itself had saved
+        if not machine.upgradable or version_of(machine.version) >= version_of(host.version):
+            call.warn(f"The virtual machine '{machine.name}' is at the latest version supported here.")
+            return
         machine.version = host.version
 
-    if not call["Force"]:
+    if call.asks and not call["Force"]:
         words = (
             "Windows PowerShell is in NonInteractive mode. Read and Prompt functionality is not available."
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.peers.hyperv.model import FIRST_BUILD, WITH_VERSIONS, Host, Machine
+from tests.peers.hyperv.model import FIRST_BUILD, WITH_AUTOMATIC, WITH_VERSIONS, Host, Machine
 from tests.peers.hyperv.words import Live, adapter_object, chosen, enum, gone, hyperv, vm_object
 from tests.peers.pwsh.cmdlet import Call
 from tests.peers.pwsh.convert import version
@@ -25,6 +25,7 @@ STATUS = "VMIntegrationComponentOperationalStatus"
 @hyperv("Get-VM [[-Name] <string[]|>]", "Get-VM [[-Id] <guid|>]")
 def _get_vm(call: Call, host: Host) -> None:
     if call["Id"] is None:
+        host.lists += 1
         call.out += [vm_object(host, machine) for machine in chosen(call, host)]
         return
     machine = host.find(call["Id"])
@@ -101,10 +102,11 @@ def _get_services(call: Call, host: Host) -> None:
 )
 def _get_checkpoints(call: Call, host: Host) -> None:
     for machine in chosen(call, host):
-        call.out += [
-            Net("Microsoft.HyperV.PowerShell.VMSnapshot", {"Name": name, "VMId": machine.id})
-            for name in machine.checkpoints
-        ]
+        for each in machine.checkpoints:
+            about = {"Name": each.name, "VMId": machine.id, "State": enum("VMState", each.state)}
+            if host.build >= WITH_AUTOMATIC:
+                about["IsAutomaticCheckpoint"] = each.automatic
+            call.out.append(Net("Microsoft.HyperV.PowerShell.VMSnapshot", about))
 
 
 @hyperv("Get-VMHostSupportedVersion [-Default]", since=WITH_VERSIONS)

@@ -39,11 +39,15 @@ STATES = {
     "Resuming": 32777,
     "FastSaved": 32779,
     "FastSaving": 32780,
-    "RunningCritical": 32781,
-    "OffCritical": 32782,
-    "StoppingCritical": 32783,
-    "SavedCritical": 32784,
-    "PausedCritical": 32785,
+    "ForceShutdown": 32781,
+    "ForceReboot": 32782,
+    "Hibernated": 32783,
+    "ComponentServicing": 32784,
+    "RunningCritical": 32785,
+    "OffCritical": 32786,
+    "StoppingCritical": 32787,
+    "SavedCritical": 32788,
+    "PausedCritical": 32789,
 }
 REPLICATION = {"None": 0, "Primary": 1, "Replica": 2, "TestReplica": 3, "ExtendedReplica": 4}
 HEARTBEATS = {
@@ -58,6 +62,7 @@ HEARTBEATS = {
 }
 OPERATIONAL = {"Ok": 2, "NoContact": 12, "LostCommunication": 13, "Disabled": 32896}
 ENUMS[f"{SPACE}.VMState"] = STATES
+ENUMS[f"{SPACE}.StopAction"] = {"TurnOff": 2, "Save": 3, "ShutDown": 4}
 ENUMS[f"{SPACE}.OnOffState"] = {"On": 0, "Off": 1}
 ENUMS[f"{SPACE}.VMReplicationMode"] = REPLICATION
 ENUMS[f"{SPACE}.VMHeartbeatStatus"] = HEARTBEATS
@@ -168,6 +173,9 @@ def vm_object(host: Host, machine: Machine) -> Live:
             "MemoryStartup": machine.startup,
             "MemoryMinimum": machine.minimum,
             "MemoryMaximum": machine.maximum,
+            "MemoryAssigned": machine.assigned,
+            "MemoryDemand": machine.demand if machine.assigned else 0,
+            "AutomaticStopAction": enum("StopAction", machine.stop_action),
             "ComputerName": host.name,
         }
 
@@ -197,7 +205,7 @@ def chosen(call: Call, host: Host) -> list[Machine]:
         return [each.machine for each in call["VM"]]
     found = []
     for name in call["VMName"] if "VMName" in call.given else call["Name"] or ["*"]:
-        hits = [each for each in host.machines if wildcard(name, each.name)]
+        hits = [each for each in host.registered if wildcard(name, each.name)]
         if not hits and not is_wildcard(name):
             words = f'Hyper-V was unable to find a virtual machine with name "{name}".'
             missing = "InvalidParameter" if call.cmdlet.name == "Get-VM" else "ObjectNotFound"

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from tests.peers.pwsh.engine import Engine
 
 BINDING = "System.Management.Automation.ParameterBindingException"
-COMMON = {"erroraction": "string", "warningaction": "string", "verbose": "switch", "confirm": "switch"}
+COMMON = {
+    "erroraction": "string",
+    "warningaction": "string",
+    "warningvariable": "string",
+    "verbose": "switch",
+    "confirm": "switch",
+}
 FORM = re.compile(
     r"\[\[-(?P<o>\w+)\] <(?P<ot>[^>]+)>\]"  # [[-Name] <type>]: optional, by position too
     r"|\[-(?P<p>\w+)\] <(?P<pt>[^>]+)>"  # [-Name] <type>: mandatory, by position too
@@ -62,10 +68,23 @@ class Call:
     given: CaseDict
     items: list[Any]
     action: str | None = None
+    confirm: bool | None = None
+    warned: list[str] = field(default_factory=list)
     out: list[Any] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Any:
         return self.given.get(name)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks first, if what it does is of much impact."""
+        if self.confirm is not None:
+            return self.confirm
+        return text(self.engine.variable("ConfirmPreference", self.scope)).lower() != "none"
+
+    def warn(self, words: str) -> None:
+        """A warning, which only -WarningVariable keeps: the scripts' preference is not to show them."""
+        self.warned.append(words)
 
     def fail(self, record: ErrorRecord) -> None:
         """An error after which the cmdlet goes on, unless the caller wants it otherwise."""
@@ -148,15 +167,19 @@ def call(
     unknown = [name for name in given.named if name.lower() not in known]
     if unknown:
         raise NotKnown(f"{used.name} -{unknown[0]}")
+    confirm = None if "Confirm" not in common else common["Confirm"] in (True, PRESENT)
     out: list[Any] = []
+    warned: list[str] = []
     turns: list[Any] = [NOTHING] if items is None or used.whole else items
     for item in turns:
         bound = bind(used, given, item, piped=items is not None and used.whole)
-        one = Call(used, engine, scope, bound, items or [], action)
+        one = Call(used, engine, scope, bound, items or [], action, confirm, warned)
         try:
             used.run(one)
         finally:
             out += one.out
+    if "WarningVariable" in common:
+        scope.here[text(common["WarningVariable"])] = warned
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class Engine:
         cmdlets: those that can be called, by name.
         machine: what the cmdlets act on.
         environment: $env:.
+        pause: what Start-Sleep does with its seconds.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Engine:
         cmdlets: Mapping[str, Cmdlet],
         machine: Any = None,
         environment: Mapping[str, str] | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.pause = pause
         self.cmdlets = CaseDict(dict(cmdlets))
         self.machine = machine
         self.environment = CaseDict(dict(environment or {}))
@@ -70,6 +74,7 @@ class Engine:
         self.succeeded = True
         self.globals = Variables()
         self.globals.here["ErrorActionPreference"] = "Continue"
+        self.globals.here["ConfirmPreference"] = "High"
 
     def run(self, source: str) -> list[Any]:
         """Run a script; what it writes to the pipeline.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from tests.peers.pwsh import members
@@ -121,7 +120,7 @@ def _strict(call: Call) -> None:
 
 @cmdlet("Start-Sleep [-Seconds] <double|>", "Start-Sleep -Milliseconds <int>")
 def _sleep(call: Call) -> None:
-    time.sleep((call["Milliseconds"] or 0) / 1000 or call["Seconds"] or 0)
+    call.engine.pause((call["Milliseconds"] or 0) / 1000 or call["Seconds"] or 0)
 
 
 @cmdlet("Import-Module [-Name] <string[]>")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,7 +29,7 @@ CLIXML = (
 
 
 class PowerShell:
-    """The powershell.exe of a machine.
+    """The powershell.exe of a machine: one script at a time acts on it, and others while that one sleeps.
 
     Args:
         machine: what the cmdlets act on; has ``has_module(name)``.
@@ -43,21 +45,30 @@ class PowerShell:
         self.environment = {"COMPUTERNAME": "HYPERV01", **(environment or {})}
         self.unknown: list[str] = []
         self.scripts: list[str] = []
+        self._turn = threading.Lock()
 
     def __call__(self, invocation: Invocation) -> Result:
         """Run it. What is not known to this PowerShell is an exit code of 70 and is kept."""
+        with self._turn:
+            try:
+                return self._run(invocation)
+            except NotKnown as unknown:
+                self.unknown.append(str(unknown))
+                return Result(b"", f"the tests' PowerShell does not know {unknown}".encode(), 70)
+
+    def _pause(self, seconds: float) -> None:
+        self._turn.release()
         try:
-            return self._run(invocation)
-        except NotKnown as unknown:
-            self.unknown.append(str(unknown))
-            return Result(b"", f"the tests' PowerShell does not know {unknown}".encode(), 70)
+            time.sleep(seconds)
+        finally:
+            self._turn.acquire()
 
     def _run(self, invocation: Invocation) -> Result:
         source = _script(invocation)
         if source is None:
             return Result(b"", b"'powershell' is asked for what it does not know", 1)
         self.scripts.append(source)
-        engine = Engine(CMDLETS, self.machine, self.environment)
+        engine = Engine(CMDLETS, self.machine, self.environment, self._pause)
         # powershell.exe itself reads a redirected standard input, line by line
         engine.globals.here["input"] = invocation.stdin.decode("utf-8", "replace").splitlines()
         code = 0

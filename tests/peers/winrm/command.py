@@ -33,4 +33,4 @@ class Result:
 
 
 Program = Callable[[Invocation], Result]
-"""It is called from other threads than the test's, one call at a time."""
+"""It is called from other threads than the test's, and from several at once."""

@@ -89,7 +89,6 @@ class Shells:
         self.largest = 500 * 1024
         self._ills = ills
         self._lock = threading.RLock()
-        self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="winrm")
 
     def close(self) -> None:
@@ -166,8 +165,7 @@ class Shells:
             self.invocations.append(command.invocation)
 
         def work() -> Result:
-            with self._turn:
-                result = self.program(command.invocation)
+            result = self.program(command.invocation)
             return Result(result.stdout, PROGRESS + result.stderr, result.code) if progress else result
 
         command.outcome = self._pool.submit(work)

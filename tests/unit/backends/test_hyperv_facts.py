@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from nestvirt.backends.hyperv.facts import CHECKS, VmFacts
-from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE, Service
+from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE, Checkpoint, Service
 from nestvirt.model import Change, Goal, Power, Status
 from nestvirt.plan import make_plan
 from tests.unit.backends.hyperv_situations import (
@@ -43,6 +43,9 @@ DISCARD, SPOOF, UPGRADE = (
     Goal(upgrade_version=True),
 )
 SPOOFED = vm(settings={SPOOFING: "On"}, adapters=(replace(RUNNING.adapters[0], spoofing=True),))
+
+
+CHECKPOINTS = (Checkpoint("while it ran", saved=True), Checkpoint("before update"))
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,39 @@ ROWS = {
     "spoofing asked for": Row(RUNNING, {"vm-mac-spoofing": "fail"}, (EXPOSE, SPOOFING), goal=SPOOF),
     "spoofing on": Row(SPOOFED, {"vm-mac-spoofing": "pass"}),
     "no adapter": Row(vm(adapters=()), {"vm-mac-spoofing": None}),
-    "checkpoints": Row(vm(checkpoints=("before update",)), {"vm-checkpoints": "warn"}),
+    "dynamic memory that its guest uses": Row(
+        vm(settings={"DynamicMemoryEnabled": DYNAMIC}, used=12 << 30),
+        {"vm-dynamic-memory": "fail", "vm-memory": "warn"},
+        ("DynamicMemoryEnabled", EXPOSE),
+    ),
+    "memory of which its guest wants more": Row(vm(used=12 << 30), {}),
+    "version to be raised, with checkpoints": Row(
+        replace(versioned("5.0"), checkpoints=CHECKPOINTS[1:]),
+        {"vm-version": "fail", "vm-version-upgrade": "warn", "vm-checkpoints": "warn"},
+        ("Version", EXPOSE),
+        goal=UPGRADE,
+    ),
+    "version to be raised, with saved checkpoints": Row(
+        replace(versioned("5.0"), checkpoints=CHECKPOINTS),
+        {"vm-version": "fail", "vm-version-upgrade": "fail", "vm-checkpoints": "warn"},
+        ("Version", EXPOSE),
+        ("vm-version-upgrade",),
+        UPGRADE,
+    ),
+    "version to be raised, with saved checkpoints to lose": Row(
+        replace(versioned("5.0"), checkpoints=CHECKPOINTS),
+        {"vm-version": "fail", "vm-version-upgrade": "warn", "vm-checkpoints": "warn"},
+        ("Version", EXPOSE),
+        goal=replace(UPGRADE, discard_saved_state=True),
+    ),
+    "hibernated": Row(
+        vm(state="Hibernated"), {"vm-suspended": "fail"}, (EXPOSE,), ("vm-suspended",), DISCARD
+    ),
+    "checkpoints": Row(vm(checkpoints=CHECKPOINTS), {"vm-checkpoints": "warn"}),
+    "checkpoints of Hyper-V's own": Row(vm(checkpoints=(Checkpoint("x", automatic=True),)), {}),
+    "saved where its host shuts down": Row(vm(stop_action="Save"), {"vm-stop-action": "warn"}),
+    "saved where its host shuts down, to be withdrawn": Row(vm(NESTED, stop_action="Save"), QUIET, goal=OFF),
+    "its cluster's to stop": Row(vm(stop_action="Save", group=ROLE), {"vm-clustered": "warn"}),
     "a replica": blocked("vm-replica", vm(state="Off", replication="Replica")),
     "an extended replica": blocked("vm-replica", vm(state="Off", replication="ExtendedReplica")),
     "replicated": Row(vm(replication="Primary"), {"vm-replica": "warn"}),
@@ -199,7 +234,7 @@ def test_every_question_is_asked_by_a_row() -> None:
 def test_dynamic_memory_goes_off_with_all_that_undo_needs_to_put_it_back() -> None:
     facts = vm(settings={"DynamicMemoryEnabled": DYNAMIC})
     [finding] = of(facts, "vm-dynamic-memory")
-    assert finding.fix == Change("DynamicMemoryEnabled", DYNAMIC, "false")
+    assert finding.fix == Change("DynamicMemoryEnabled", DYNAMIC, "false, startup=8589934592")
 
 
 def test_saved_state_names_its_option_and_what_it_costs() -> None:
@@ -220,6 +255,34 @@ def test_version_names_its_option_and_that_nobody_can_undo_it() -> None:
     assert finding.fix == Change("Version", "5.0", "10.0")
     [finding] = of(versioned("9.3", AMD), "vm-version", UPGRADE)
     assert (finding.fix, finding.status) == (Change("Version", "9.3", "10.0"), Status.WARN)
+
+
+def test_raising_a_version_names_the_checkpoints_that_lose_their_memory_and_its_option() -> None:
+    facts = replace(versioned("5.0"), checkpoints=CHECKPOINTS)
+    for goal in (UPGRADE, replace(UPGRADE, discard_saved_state=True)):
+        [finding] = of(facts, "vm-version-upgrade", goal)
+        assert "while it ran" in finding.evidence
+        assert "before update" not in finding.evidence
+    [finding] = of(facts, "vm-version-upgrade", UPGRADE)
+    assert "--discard-saved-state" in finding.cure
+
+
+def test_memory_that_will_be_missing_is_named_with_its_size() -> None:
+    [finding] = of(vm(settings={"DynamicMemoryEnabled": DYNAMIC}, used=12 << 30), "vm-memory")
+    assert "uses 12288 MB now, and will have the 8192 MB" in finding.evidence
+    assert "-StartupBytes 12288MB" in finding.cure
+    [finding] = of(vm(memory=2 << 30), "vm-memory")
+    assert "-StartupBytes 4096MB" in finding.cure
+
+
+def test_hibernated_vm_has_a_cure_that_hyper_v_takes() -> None:
+    [finding] = of(vm(state="Hibernated"), "vm-suspended", DISCARD)
+    assert finding.cure.startswith("start it")
+
+
+def test_cluster_is_told_what_nesting_takes_from_it() -> None:
+    [finding] = of(vm(group=ROLE), "vm-clustered")
+    assert "no live migration" in finding.evidence
 
 
 def test_every_closed_adapter_is_a_change_of_its_own() -> None:

@@ -42,12 +42,14 @@ class Host:
     def __init__(self, *answers: dict[str, Any] | Error) -> None:
         self.answers = list(answers)
         self.actions: list[str] = []
+        self.held: list[bool] = []
 
     def __call__(self, phase: str, data: dict[str, Any], timeout: float) -> dict[str, Any]:
         assert (phase, data["id"]) == ("power", GUID)
-        assert 1 <= data["looks"] <= power.LOOKS
+        assert 1 <= data["looks"] <= max(1, timeout / power.LOOK)
         assert timeout > 0
         self.actions.append(data["action"])
+        self.held.append(data["hold"])
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Error):
             raise answer
@@ -65,6 +67,9 @@ def machine(*answers: dict[str, Any] | Error, askable: bool = True) -> tuple[Mac
         ([seen("Off")], ["shutdown"]),
         ([seen("Running"), seen("Off")], ["shutdown", "look"]),
         ([seen("Running", 4096), seen("Stopping"), seen("Off")], ["shutdown", "look", "look"]),
+        ([seen("Running", 32782), seen("Off")], ["shutdown", "look"]),
+        ([seen("Running", 0x8007045B), seen("Off")], ["shutdown", "look"]),
+        ([seen("Running", 32780), seen("Running", 0), seen("Off")], ["shutdown", "shutdown", "look"]),
         ([seen("Running", None), seen("Running", 0), seen("Off")], ["shutdown", "shutdown", "look"]),
         ([seen("Running", 32775), seen("Off", 32775)], ["shutdown", "shutdown"]),
         ([LOST, seen("Off")], ["shutdown", "look"]),
@@ -75,6 +80,7 @@ def test_shutting_down(answers: list[dict[str, Any] | Error], actions: list[str]
     vm, host = machine(*answers)
     vm.shut_down(30)
     assert host.actions == actions
+    assert not any(host.held)
 
 
 def test_deaf_guest_is_told_with_the_ways_on() -> None:
@@ -87,7 +93,7 @@ def test_deaf_guest_is_told_with_the_ways_on() -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(None, "no integration service"), (32775, "0x00008007"), (0x800704F7, "the screen is locked")],
+    [(None, "no integration service"), (32775, "answers 32775")],
 )
 def test_guest_that_cannot_be_asked_is_told_why(code: int | None, words: str) -> None:
     vm, _ = machine(seen("Running", code))
@@ -95,6 +101,16 @@ def test_guest_that_cannot_be_asked_is_told_why(code: int | None, words: str) ->
         vm.shut_down(1)
     assert words in caught.value.evidence
     assert "--force-off" in caught.value.cure
+
+
+@pytest.mark.parametrize("code", [32781, 0x800704F7])
+def test_locked_guest_is_asked_once_and_told_of(code: int) -> None:
+    vm, host = machine(seen("Running", code))
+    with pytest.raises(PowerError, match="cannot be asked to shut down") as caught:
+        vm.shut_down(30)
+    assert "the screen is locked" in caught.value.evidence
+    assert "turned off where that fails" in caught.value.cure
+    assert host.actions == ["shutdown"]
 
 
 def test_service_that_is_switched_off_is_asked_once() -> None:
@@ -108,6 +124,7 @@ def test_cutting() -> None:
     vm, host = machine(LOST, seen("Running"), seen("Off"))
     vm.cut()
     assert host.actions == ["cut", "look", "look"]
+    assert host.held == [True] * 3
 
 
 def test_power_that_is_not_cut_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nestvirt.backends.hyperv.finding import Wanted, elsewhere, one, place_of
+from nestvirt.backends.hyperv.finding import Wanted, one, place_of
 from nestvirt.backends.hyperv.reading import facts_of
-from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE, Service
+from nestvirt.backends.hyperv.situation import SHUTDOWN_SERVICE, Checkpoint, Group, Service
 from nestvirt.errors import Error, TargetError
 from tests.unit.backends.hyperv_situations import GUID, ROLE, answer, vm
 
@@ -67,7 +68,11 @@ def test_a_cluster_and_a_guest_are_read() -> None:
         answer(adapters=[1]),
         answer(adapters=[{"id": "a", "name": "b"}]),
         answer(services=[{"id": "a", "enabled": "yes", "status": "Ok"}]),
-        answer(checkpoints=["a"] * 1001),
+        answer(checkpoints=["a"]),
+        answer(checkpoints=[{"name": "a", "saved": "yes", "automatic": False}]),
+        answer(checkpoints=[{"name": "a", "saved": True, "automatic": False}] * 1001),
+        answer(demand=-1),
+        answer(stop_action=3),
         answer(group=[]),
         answer(settings={"Version": 10}),
         answer(settings={"Version": "1\x1b[31m"}),
@@ -86,9 +91,15 @@ def test_nonsense_is_an_error(ill: Any) -> None:
 
 
 def test_texts_are_safe_to_show() -> None:
-    facts = facts_of(answer(name="web\x1b[2J\u202e01", checkpoints=["a\nb", 7]), "")
+    checkpoint = {"name": "a\nb", "saved": True, "automatic": None}
+    facts = facts_of(answer(name="web\x1b[2J\u202e01", checkpoints=[checkpoint]), "")
     assert facts.name == "web [2J 01"
-    assert facts.checkpoints == ("a b", "7")
+    assert facts.checkpoints == (Checkpoint("a b", True, False),)
+
+
+def test_memory_is_what_it_has_or_wants() -> None:
+    facts = facts_of(answer(assigned=2 << 30, demand=3 << 30), "")
+    assert (facts.used, facts.stop_action) == (3 << 30, "Save")
 
 
 # --- which VM a name means
@@ -97,8 +108,15 @@ def test_texts_are_safe_to_show() -> None:
 def found(*names: str, **more: Any) -> dict[str, Any]:
     """What find.ps1 says where it has found none, or several."""
     listed = [{"id": GUID, "name": name, "state": "Off"} for name in names]
-    said = {"count": 0, "facts": None, "total": len(names), "host": "HV01", "listed": listed, "elsewhere": []}
-    return {**said, **more}
+    said: dict[str, Any] = {
+        "count": 0,
+        "facts": None,
+        "total": len(names),
+        "host": "HV01",
+        "cluster": "",
+        "roles": [],
+    }
+    return {**said, "listed": listed, **more}
 
 
 @pytest.mark.parametrize(
@@ -138,9 +156,9 @@ def test_several_tell_their_ids() -> None:
 
 
 def test_one_of_another_node_names_it() -> None:
-    roles = [{"name": "Web-01", "node": "HV02"}]
+    roles = [{"name": "Web-01", "node": "HV02", "configuration": []}]
     with pytest.raises(TargetError) as caught:
-        one(Wanted("web-01"), found("db-01", elsewhere=roles))
+        one(Wanted("web-01"), found("db-01", roles=roles))
     assert "HV02" in caught.value.cure
 
 
@@ -152,8 +170,20 @@ def test_nonsense_about_names_is_an_error(ill: Any) -> None:
 
 
 def test_an_identity_belongs_to_the_cluster_where_there_is_one() -> None:
-    assert place_of(vm()) == "HV01"
-    assert place_of(vm(group=ROLE)) == "HVC"
-    told = elsewhere(Wanted.parse(f"{GUID}@HV02"), "HV01")
-    assert "HV02" in told.cure
-    assert "HV01" in told.evidence
+    wanted, hidden = Wanted("web-01"), replace(ROLE, cluster="", name="")
+    assert place_of(wanted, vm(), "HVC") == "HV01"
+    assert place_of(wanted, vm(group=hidden), "HVC") == "HVC"
+    assert place_of(wanted, vm(group=ROLE), "") == "HVC"
+    assert place_of(wanted, vm(group=hidden), "") == "HV01"
+
+
+@pytest.mark.parametrize(("group", "place"), [(None, "hvc"), (ROLE, "hv01"), (None, "HV01"), (ROLE, "HVC")])
+def test_a_record_may_be_of_before_the_vm_was_a_clusters_or_after(group: Group | None, place: str) -> None:
+    assert place_of(Wanted.parse(f"{GUID}@{place}"), vm(group=group), "HVC") == place.upper()
+
+
+def test_a_vm_of_that_id_on_another_host_is_another() -> None:
+    with pytest.raises(TargetError) as caught:
+        place_of(Wanted.parse(f"{GUID}@HV02"), vm(group=ROLE), "HVC")
+    assert "HV02" in caught.value.cure
+    assert "HVC" in caught.value.evidence

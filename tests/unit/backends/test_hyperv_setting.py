@@ -13,7 +13,7 @@ from tests.unit.backends.hyperv_situations import ADAPTER, DYNAMIC
     [
         ("SavedState", None, Order()),
         ("Version", "10.0", Order({"version": "10.0"})),
-        ("DynamicMemoryEnabled", "false", Order({"enabled": False})),
+        ("DynamicMemoryEnabled", "false, startup=8589934592", Order({"enabled": False})),
         (
             "DynamicMemoryEnabled",
             DYNAMIC,
@@ -37,6 +37,8 @@ def test_a_value_becomes_an_order(setting: str, after: str | None, order: Order)
         ("Version", None),
         ("Version", "10.0; Remove-VM"),
         ("DynamicMemoryEnabled", "true"),
+        ("DynamicMemoryEnabled", "false"),
+        ("DynamicMemoryEnabled", "false, startup="),
         ("DynamicMemoryEnabled", "true, minimum=1, startup=2"),
         ("ExposeVirtualizationExtensions", None),
         ("ExposeVirtualizationExtensions", "True"),

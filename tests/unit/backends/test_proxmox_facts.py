@@ -377,3 +377,9 @@ def test_versions(text: str, numbers: tuple[int, ...]) -> None:
 )
 def test_report_of_cpu_flags(rows: object, report: object) -> None:
     assert flag_report(rows) == report
+
+
+def test_windows_is_not_told_by_systeminfo() -> None:
+    [agent] = [f for f in running("host", ostype="win11").judge(ON) if f.check == "vm-agent"]
+    assert "start a VM inside" in agent.cure
+    assert "systeminfo" not in agent.cure

@@ -239,3 +239,11 @@ def test_pending_names_what_was_read() -> None:
     [pending] = [f for f in BY_KEY.judge(ON) if f.check == "vm-cpu-pending"]
     assert "featureRequirement" in pending.evidence
     assert pending.fix == ColdBoot()
+
+
+def test_windows_is_not_told_by_systeminfo() -> None:
+    [agent] = [
+        f for f in replace(NESTED, guest_id="windows2019srv_64Guest").judge(ON) if f.check == "vm-agent"
+    ]
+    assert "start a VM inside" in agent.cure
+    assert "systeminfo" not in agent.cure

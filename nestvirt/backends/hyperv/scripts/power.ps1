@@ -1,4 +1,4 @@
-# A VM's power: asks, and looks for a few moments at what comes of it. Waiting on is the caller's.
+# A VM's power: asks, and looks at what comes of it as often as it is told to.
 function Request-Shutdown($vm) {
     $component = @(Get-CimInstance -Namespace 'root\virtualization\v2' -ClassName Msvm_ShutdownComponent | Where-Object { $_.SystemName -eq [string]$vm.Id })
     if ($component.Count -eq 0) { return $null }
@@ -6,10 +6,11 @@ function Request-Shutdown($vm) {
     [int64]$answer.ReturnValue
 }
 
-# Only when the VM is off: of one that runs, the cluster would first save the state.
-function Stop-Group($vm) {
-    $group = Get-ClusterGroup -VMId $vm.Id
-    if ([string]$group.State -ne 'Offline') { $null = Stop-ClusterGroup -InputObject $group -Wait 30 }
+# Only when the VM is off: of one that runs, the cluster would first save the state. And never the whole role: while
+# its other resource, the VM's configuration, is offline, Hyper-V has no such VM.
+function Stop-Resource($vm) {
+    $resources = @(Get-ClusterResource -VMId $vm.Id | Where-Object { ([string]$_.ResourceType -eq 'Virtual Machine') -and ([string]$_.State -ne 'Offline') })
+    foreach ($resource in $resources) { $null = Stop-ClusterResource -InputObject $resource -Wait 30 }
 }
 
 function Start-Machine($vm) {
@@ -23,8 +24,10 @@ function Start-Machine($vm) {
 
 function Wait-State($vm, $wanted, $looks) {
     for ($look = 1; $look -le $looks; $look++) {
-        if ([string](Get-VM -Id $vm.Id).State -eq $wanted) { return }
+        $state = [string](Get-VM -Id $vm.Id).State
+        if ($state -eq $wanted) { return }
         if (($wanted -eq 'Running') -and $vm.IsClustered -and ((Get-GroupFacts $vm).state -eq 'Failed')) { return }
+        if (($wanted -eq 'Running') -and (-not $vm.IsClustered) -and ($state -eq 'Off')) { return }
         Start-Sleep -Milliseconds 250
     }
 }
@@ -37,10 +40,10 @@ function Invoke-Phase($data) {
     if (($data.action -eq 'shutdown') -and ([string]$vm.State -ne 'Off')) { $code = Request-Shutdown $vm }
     if (($data.action -eq 'cut') -and ([string]$vm.State -ne 'Off')) { $null = Stop-VM -VM $vm -TurnOff -Force -Confirm:$false }
     if (($data.action -eq 'start') -and ([string]$vm.State -eq 'Off')) { Start-Machine $vm }
-    if ($code -eq 0) { Wait-State $vm $data.wanted $data.looks }
+    if ($data.accepted -contains $code) { Wait-State $vm $data.wanted $data.looks }
     $vm = Get-VM -Id $id
     $state = [string]$vm.State
-    if (($data.wanted -eq 'Off') -and ($state -eq 'Off') -and $vm.IsClustered) { Stop-Group $vm }
+    if ($data.hold -and ($state -eq 'Off') -and $vm.IsClustered) { Stop-Resource $vm }
     $facts = $null
     if (($data.wanted -eq 'Running') -and ($state -eq 'Running')) { $facts = Get-Facts $data.id }
     @{ code = $code; state = $state; group = Get-GroupFacts $vm; facts = $facts }

@@ -2,5 +2,6 @@
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $WarningPreference = 'SilentlyContinue'
+$ConfirmPreference = 'None'  # nobody is there to answer
 Set-StrictMode -Version 2.0
 $data = ConvertFrom-Json -InputObject ([System.Text.Encoding]::UTF8.GetString([System.Convert]::FromBase64String($nestvirtData)))

@@ -49,7 +49,7 @@ function Get-AdapterId($adapter) { ([string]$adapter.Id).Split('\')[-1] }
 
 # Each setting that nestvirt can write, as text: what a plan, the journal and the check before a write compare.
 function Get-Setting($vm, $version, $processor, $memory, $optOut, $adapters) {
-    $dynamic = 'false'
+    $dynamic = 'false, startup={0}' -f $memory.Startup
     if ($memory.DynamicMemoryEnabled) {
         $dynamic = 'true, minimum={0}, startup={1}, maximum={2}' -f $memory.Minimum, $memory.Startup, $memory.Maximum
     }
@@ -77,7 +77,7 @@ function Get-Facts($id) {
     try { $optOut = (Get-VMSecurity -VM $vm | Select-Object -Property VirtualizationBasedSecurityOptOut).VirtualizationBasedSecurityOptOut } catch { }
     $adapters = @(Get-VMNetworkAdapter -VM $vm)
     $services = @(Get-VMIntegrationService -VM $vm)
-    $checkpoints = @(Get-VMSnapshot -VM $vm)
+    $checkpoints = @(Get-VMSnapshot -VM $vm | Select-Object -Property 'Name', 'State', 'IsAutomaticCheckpoint')
     @{
         host = Get-HostFacts
         id = [string]$vm.Id
@@ -88,9 +88,12 @@ function Get-Facts($id) {
         replication = [string]$vm.ReplicationMode
         group = Get-GroupFacts $vm
         memory = [int64]$memory.Startup
+        assigned = [int64]$vm.MemoryAssigned
+        demand = [int64]$vm.MemoryDemand
+        stop_action = [string]$vm.AutomaticStopAction
         adapters = @($adapters | ForEach-Object { @{ id = Get-AdapterId $_; name = [string]$_.Name; spoofing = [string]$_.MacAddressSpoofing } })
         services = @($services | ForEach-Object { @{ id = ([string]$_.Id).Split('\')[-1]; enabled = [bool]$_.Enabled; status = [string]$_.PrimaryOperationalStatus } })
-        checkpoints = @($checkpoints | Select-Object -First 20 | ForEach-Object { [string]$_.Name })
+        checkpoints = @($checkpoints | ForEach-Object { @{ name = [string]$_.Name; saved = ([string]$_.State -eq 'Saved'); automatic = [bool]$_.IsAutomaticCheckpoint } })
         heartbeat = [string]$vm.Heartbeat
         kvp = @(Get-Exchange $vm)
         settings = Get-Setting $vm $version $processor $memory $optOut $adapters
