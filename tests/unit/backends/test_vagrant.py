@@ -12,7 +12,7 @@ import click
 import pytest
 
 from nestvirt import backends
-from nestvirt.backends.base import Place
+from nestvirt.backends.base import VM, Place
 from nestvirt.backends.vagrant import VagrantBackend, status
 from nestvirt.backends.vagrant.project import Project, folder_and_machine, target_name
 from nestvirt.backends.vagrant.status import Line, machines_of, parse
@@ -329,6 +329,7 @@ def test_records_and_locks_are_those_of_the_hypervisors_vm(tmp_path: Path) -> No
 
 def test_host_is_the_hypervisors_to_tell() -> None:
     class Hypervisor:
+        kind = VM
         endpoint = NOWHERE
 
         def host_of(self, vm: Vm) -> Place:
