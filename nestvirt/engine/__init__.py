@@ -100,15 +100,15 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         owed = _owes_power(unfinished, facts)
         idle, cycle = _cycled(session, manner, plan, facts, owed)
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
+        would = _would(session, plan, facts, cycle, owed)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
-            would = _would(session, plan, facts, cycle, owed)
             return replace(planned, remains=would, cycled=cycle)
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
             return verified(session, goal, facts.power, remains=remains, facts=facts)
-        manner.consent(plan)
+        manner.consent(replace(plan, would=would))
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
@@ -159,13 +159,13 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         received = received or session.backend.kind.cold
         cycle = owed or (manner.restart and received and bool(changes) and running)
         _refuse_while_it_runs(session, facts, changes, cycle)
+        would = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
         if manner.dry_run:
-            remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
-            planned = Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            planned = Report(str(session.target), (), changes, None, run.id, would, None, planned=True)
             return replace(planned, cycled=cycle)
         if changes or owed:
             warnings = make_plan(facts.judge(Goal(nested=False))).warnings
-            manner.consent(Plan(changes, owed, (), warnings))
+            manner.consent(Plan(changes, owed, (), warnings, would=would))
             record = session.journal.record(run)
             record.undoing(facts.power)
             work = Work(record, changes, cycle, manner.force_off, None, interrupted=run.outcome is None)

@@ -193,10 +193,13 @@ class Reaching:
         shown = self.plans[member.written]
 
         def consent(plan: Plan) -> None:
-            if plan.changes != shown.changes:
+            new = [warning for warning in plan.warnings if warning not in shown.findings]
+            if plan.changes != shown.changes or not set(plan.would) <= set(shown.remains) or new:
+                would = [line.partition("; it ")[2] for line in plan.would]
+                minded = [f"mind {warning.check}: {warning.evidence}" for warning in new]
                 raise ChangeRejected(
                     "what has to be done is not any more what was agreed to",
-                    evidence=f"it would be: {'; '.join(change.deed for change in plan.changes) or 'nothing'}",
+                    evidence=f"it {'; '.join((*would, *minded))}",
                     cure="nothing was touched; run this again to see the new plan",
                 )
 

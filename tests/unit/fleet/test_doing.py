@@ -15,7 +15,19 @@ from nestvirt.fleet.doing import PAGE, Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Goal, Plan, Report, Row, Target, Vm
+from nestvirt.model import (
+    Ending,
+    Finding,
+    Goal,
+    Layer,
+    Plan,
+    Power,
+    Report,
+    Row,
+    Status,
+    Target,
+    Vm,
+)
 from tests.peers import memory
 from tests.peers.memory_fleet import MemoryFleet
 
@@ -80,6 +92,55 @@ def test_where_something_else_would_have_to_be_done_by_now_nothing_is(fleet: Mem
     with pytest.raises(ChangeRejected, match="agreed to"):
         replace(planned, plans={member.written: plan}).carry_out(member, tell)
     assert fleet.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("shown", "now"), [("stopped", "running"), ("running", "stopped")])
+def test_who_was_started_or_stopped_since_it_was_shown_is_left_alone(
+    fleet: MemoryFleet, shown: str, now: str
+) -> None:
+    fleet.add("a", power=shown)
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    edit(fleet, "a", power=now)
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert caught.value.evidence.startswith("it would write nested")
+    assert ("power-cycle" in caught.value.evidence) is (now == "running")
+    assert fleet.path.read_bytes() == before
+
+
+def test_who_owes_its_power_since_it_was_shown_is_left_alone(fleet: MemoryFleet) -> None:
+    fleet.add("a", running=False)
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    Journal(fleet.state).begin("enable", Target("memory", "id-a"), Vm("id-a", "a"), Power.RUNNING, {})
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert "which an interrupted run has left off" in caught.value.evidence
+    assert fleet.path.read_bytes() == before
+
+
+def test_what_has_to_be_minded_only_since_it_was_shown_was_not_agreed_to(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    mind = Finding("vm-snapshot-memory", Layer.VM, Status.WARN, "a snapshot of its memory", "take a new one")
+    judge = memory.MemoryFacts.judge
+    monkeypatch.setattr(memory.MemoryFacts, "judge", lambda facts, goal: [*judge(facts, goal), mind])
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert "mind vm-snapshot-memory: a snapshot of its memory" in caught.value.evidence
+    assert fleet.path.read_bytes() == before
+    again = planned.plan(member, tell)
+    assert replace(planned, plans={member.written: again}).carry_out(member, tell).changes
 
 
 def test_where_somebody_else_has_done_it_meanwhile_it_is_only_verified(fleet: MemoryFleet) -> None:
