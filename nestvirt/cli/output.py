@@ -81,7 +81,9 @@ def finish_fleet(fleet: Fleet, output: str) -> int:
     elif output == "junit":
         from nestvirt import junit
 
-        click.echo(junit.fleet_to_junit(fleet))
+        for part in junit.fleet_to_junit(fleet):
+            click.echo(part, nl=False)
+        click.echo()
     elif output == "html":
         from nestvirt import report_html
 
@@ -101,14 +103,22 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
+        self._read = True
 
     def tell(self, row: Row) -> None:
-        """Write one down at once."""
+        """Write one down at once. Nobody reading any more is no reason to stop the work, but to be told."""
         from nestvirt import report_fleet
 
         line = report_fleet.row_to_json(row)
         with self._one_at_a_time:
-            click.echo(line)
+            if not self._read:
+                return
+            try:
+                click.echo(line)
+            except OSError as error:
+                self._read = False
+                with contextlib.suppress(OSError):
+                    click.echo(f"nestvirt: stdout cannot be written ({error}); the work goes on", err=True)
 
 
 def finish_list(inventory: Inventory, output: str) -> int:
