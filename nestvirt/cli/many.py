@@ -77,8 +77,12 @@ class Many:
         elif self.options["targets"]:
             file = targetsfile.read(Path(self.options["targets"]))
             names = [*names, *file.chosen(self.options["group"])]
-        members = Selection(self.endpoints, file).of(names)
+        selection = Selection(self.endpoints, file)
+        members = selection.of(names)
         self.progress.rest()
+        if self.recorded is None and not self.options["group"]:
+            for name in selection.unmet():
+                self.progress.note(f'[targets."{name}"] of the fleet file is no target of this run; see list')
         return members
 
     def doing(self, members: Sequence[Member]) -> Doing:
