@@ -337,7 +337,9 @@ class Row:
 
     @property
     def changed(self) -> bool:
-        """Whether this run has changed a setting of it."""
+        """Whether this run has changed a setting of it; an error may come after that."""
+        if isinstance(self.outcome, Error):
+            return self.outcome.changed
         return isinstance(self.outcome, Report) and bool(self.outcome.changes) and not self.outcome.planned
 
 

@@ -114,7 +114,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
         work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
         carry_out(session, work, facts)
-        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work)):
+        changed = record.id if work.changes else None
+        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work), changed):
             _settle(session, unfinished, manner)
             return _proven(session, goal, work, facts)
 
@@ -170,7 +171,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             record.undoing(facts.power)
             work = Work(record, changes, cycle, manner.force_off, None, interrupted=run.outcome is None)
             carry_out(session, work, facts)
-        with _InPlace(f"run {run.id} is undone"):
+        with _InPlace(f"run {run.id} is undone", changed=run.id if changes else None):
             session.journal.record(run).end("undone")
             findings = _restored(run, read(session))
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
@@ -221,11 +222,13 @@ class _InPlace:
     Args:
         message: what is in place.
         cure: how it could be put back; empty where that is no question.
+        changed: the run that has changed a setting; None where none was.
     """
 
-    def __init__(self, message: str, cure: str = "") -> None:
+    def __init__(self, message: str, cure: str = "", changed: str | None = None) -> None:
         self._message = message
         self._cure = cure
+        self._changed = changed
 
     def __enter__(self) -> None:
         pass
@@ -234,9 +237,12 @@ class _InPlace:
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(failure, KeyboardInterrupt):
-            raise Interrupted(f"interrupted, but {self._message}", cure=self._cure) from failure
+            interrupted = Interrupted(f"interrupted, but {self._message}", cure=self._cure)
+            interrupted.changed, interrupted.run = self._changed is not None, self._changed
+            raise interrupted from failure
         if isinstance(failure, Error):
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
+            failure.changed, failure.run = self._changed is not None, self._changed
 
 
 def _way_back(work: Work) -> str:

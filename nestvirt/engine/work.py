@@ -97,9 +97,13 @@ class _PuttingBack:
                 f", but {self._session.subject} may still shut down, as it was asked to; "
                 f"nestvirt undo {self._work.record.id} starts it again"
             )
+        lasts = any(change.lasts for change in self._work.begun)
         if isinstance(failure, KeyboardInterrupt):
-            raise Interrupted(f"interrupted: {outcome}", cure="run it again at any time") from failure
+            interrupted = Interrupted(f"interrupted: {outcome}", cure="run it again at any time")
+            interrupted.changed = lasts
+            raise interrupted from failure
         if isinstance(failure, Error):
+            failure.changed = lasts
             failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
         else:
             failure.add_note(outcome)
@@ -210,11 +214,13 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
     except (Error, KeyboardInterrupt) as second:
         (first, why), (then, also) = _told(failure), _told(second)
         kind = Interrupted if isinstance(second, KeyboardInterrupt) else Error
-        raise kind(
+        both = kind(
             f"{first}; and it is not put back: {then}",
             evidence=f"{why}; {also}",
             cure=f"put it back as soon as you can: nestvirt undo {work.record.id}",
-        ) from second
+        )
+        both.changed, both.run = bool(work.begun), work.record.id
+        raise both from second
 
 
 def _told(failure: BaseException) -> tuple[str, str]:
