@@ -24,6 +24,7 @@ from nestvirt.errors import Error
 from nestvirt.fleet import targetsfile
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
+from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.proofs import Proofs
 from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
@@ -192,6 +193,10 @@ def _reach(
     planned = many.run("planning", left, reaching.plan, ahead, last=False)
     rows = dict(zip((m.written for m in left), planned, strict=True))
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
+    notes = Leftovers(runs, open_things)
+    if nodes is not None and not options["dry_run"]:
+        for run, node in notes.take_up(nodes, set(reaching.node_names.values())):
+            many.progress.note(f"run {run} has left the node {node} cordoned; this one uncordons it")
     if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
         if record is not None:
             _note(record, rows)
@@ -204,26 +209,27 @@ def _reach(
     plans = {m.written: row.outcome for m, row in zip(left, planned, strict=True) if m in to_do}
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
     if nodes is not None:
-        nodes.notes = record
+        nodes.notes, notes.own = notes, record
         to_do.sort(key=reaching.comes_last)
     reaching = replace(reaching, plans=agreed)
     work = _recorded(record, reaching.carry_out)
     done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
-    left_cordoned = _settle(nodes) if nodes is not None else []
+    left_cordoned = _settle(many, nodes) if nodes is not None else []
     if not many.stop.times:
         record.end()
     return many.finish([*_in_order(many, members, rows), *left_cordoned], record.id)
 
 
-def _settle(nodes: Nodes) -> list[Row]:
-    """Uncordon what the run had cordoned before it died, and has not met again; rows for what fails."""
+def _settle(many: Many, nodes: Nodes) -> list[Row]:
+    """Uncordon what was cordoned and is still so, after a run that died too; rows for what fails."""
     rows = []
     for node in sorted(nodes.left):
         try:
             nodes.uncordon(node)
         except Error as error:
             rows.append(Row(f"node {node}", error))
+            many.tell(rows[-1])
     return rows
 
 
@@ -263,8 +269,10 @@ def _nodes(many: Many) -> Nodes | None:
     from nestvirt.kata.kube import Kube
 
     kube = Kube(many.options["context"], many.options["kubeconfig"])
-    left = set(many.recorded.cordoned) if many.recorded is not None else set()
-    return Nodes(kube, None, many.chosen.timeout, many.options["delete_emptydir_data"], left)
+    nodes = Nodes(kube, None, many.chosen.timeout, many.options["delete_emptydir_data"])
+    if many.recorded is not None:
+        nodes.take_up(many.recorded.id, many.recorded.cordoned)
+    return nodes
 
 
 def _nobody(_plan: Plan) -> None:

@@ -13,12 +13,12 @@ from nestvirt.backends.base import Foresighted
 from nestvirt.engine import Manner, Session, Step
 from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
 from nestvirt.fleet.endpoints import Endpoint
-from nestvirt.fleet.nodes import Nodes
+from nestvirt.fleet.nodes import Nodes, State
 from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Finding, Goal, Plan, Report, Row, Target, Vm
+from nestvirt.model import Ending, Finding, Goal, Plan, Power, Report, Row, Target, Vm
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
@@ -147,11 +147,33 @@ class Reaching:
         """What would be done. Where nothing is to be done, it is verified at once."""
         self.doing.foresight.before(member)
         session = self.doing.session(member, tell)
+        self.node_names[member.written] = member.node or session.vm.name
         report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
-        if report.planned and self.nodes is not None:
-            self.node_names[member.written] = node = member.node or session.vm.name
-            self.nodes.state(node)
+        if report.planned:
+            report = replace(report, remains=(*report.remains, *self._besides(member, session, report)))
         return self.doing._kept(session, report)
+
+    def _besides(self, member: Member, session: Session, plan: Report) -> list[str]:
+        """What else is done for a plan, to be agreed to as well."""
+        lines: list[str] = []
+        if plan.cycled and self.manner.force_off:
+            lines.append(f"it would cut the power after {self.doing.timeout:.0f} s, if it does not shut down")
+        if self.nodes is not None:
+            node = self.node_names[member.written]
+            state = self.nodes.state(node)
+            if plan.cycled:
+                self._refuse_unready(session, node, state)
+                lines += [self.nodes.would(node)] if state.ready else []
+        return lines
+
+    def _refuse_unready(self, session: Session, node: str, state: State) -> None:
+        """A VM that runs is not shut down under a node that cannot be drained; one that is off may start."""
+        if not state.ready and session.backend.read(session.vm).power is Power.RUNNING:
+            raise ChangeRejected(
+                f"the node {node} is not Ready, so it cannot be drained",
+                evidence=f"{session.vm.name} runs, and its node is not Ready; nothing was touched",
+                cure=f"see why: kubectl describe node {node}; or do this one without --drain-nodes",
+            )
 
     def carry_out(self, member: Member, tell: Tell) -> Report:
         """Do what was agreed to, and nothing else."""
@@ -164,26 +186,34 @@ class Reaching:
 
         session = self.doing.session(member, telling)
         manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
-        if self.nodes is None:
+        if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
             report = engine.reach(session, self.goal, manner)
-            if not started:
-                self.left_off.add(member.written)
-            return self.doing._kept(session, report)
+        else:
+            report = self._while_away(self.nodes, member, session, manner, started)
+        if not started:
+            self.left_off.add(member.written)
+        return self.doing._kept(session, report)
+
+    def _while_away(
+        self, nodes: Nodes, member: Member, session: Session, manner: Manner, started: list[Step]
+    ) -> Report:
+        """Do it while the VM's node is cordoned and drained; and have it Ready again before the next one."""
         node = self.node_names[member.written]
-        ready = self.nodes.state(node).ready
-        with self.nodes.away(node, lambda what: tell(Step.STOP, what)):
+        nodes.refuse_while_lost()
+        state = nodes.now(node)
+        self._refuse_unready(session, node, state)
+        again = state.ready or node in nodes.left
+        with nodes.away(node, lambda what: session.tell(Step.STOP, what)):
             try:
                 report = engine.reach(session, self.goal, manner)
             except Error:
                 with contextlib.suppress(PowerError):  # what went wrong before is what the user has to know
-                    self._wait_ready(node, again=ready and bool(started))
+                    if again and started:
+                        nodes.wait_ready(node)
                 raise
-            self._wait_ready(node, again=ready and bool(started))
-        return self.doing._kept(session, report)
-
-    def _wait_ready(self, node: str, *, again: bool) -> None:
-        if again and self.nodes is not None:
-            self.nodes.wait_ready(node)
+            if again and started:
+                nodes.wait_ready(node)
+        return report
 
     def comes_last(self, member: Member) -> bool:
         """A node of the control plane is worked on after all others."""

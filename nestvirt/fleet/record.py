@@ -33,7 +33,7 @@ class Recorded:
         details: a name as it is written to its ``ssh``, ``ssh_config`` and ``node``.
         options: the command's options by name.
         endings: how those ended that did.
-        cordoned: nodes that the run has cordoned, and not uncordoned.
+        cordoned: nodes that the run has cordoned, and not uncordoned, with their uids.
         ended: whether it came to its end.
     """
 
@@ -44,7 +44,7 @@ class Recorded:
     details: Mapping[str, Mapping[str, str]]
     options: Mapping[str, object]
     endings: Mapping[str, Ending] = field(default_factory=dict)
-    cordoned: tuple[str, ...] = ()
+    cordoned: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
 
     @property
@@ -92,9 +92,9 @@ class FleetRecord:
         """Note how it ended."""
         self._write(event="ended", target=target, ending=ending)
 
-    def cordoning(self, node: str) -> None:
+    def cordoning(self, node: str, uid: str) -> None:
         """Note that a node is about to be cordoned, which nobody had cordoned."""
-        self._write(event="cordon", node=node)
+        self._write(event="cordon", node=node, uid=uid)
 
     def uncordoned(self, node: str) -> None:
         """Note that it is not cordoned any more."""
@@ -220,7 +220,7 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
         names.append(Target(target[0], target[2], target[1]) if target else written)
         details[written] = {name: str(member[name]) for name in DETAILS if name in member}
     endings: dict[str, Ending] = {}
-    cordoned: dict[str, None] = {}
+    cordoned: dict[str, str] = {}
     ended = False
     for line in lines[1:]:
         match line:
@@ -230,7 +230,7 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
             case {"event": "ended", "target": str(target), "ending": str(ending)}:
                 endings[target] = Ending(ending)
             case {"event": "cordon", "node": str(node)}:
-                cordoned[node] = None
+                cordoned[node] = str(line.get("uid") or "")
             case {"event": "uncordon", "node": str(node)}:
                 cordoned.pop(node, None)
             case {"event": "end"}:
@@ -245,7 +245,7 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
         details,
         options,
         endings,
-        tuple(cordoned),
+        cordoned,
         ended,
     )
 

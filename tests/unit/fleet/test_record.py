@@ -30,8 +30,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         record.begun("libvirt:a")
         record.ended("libvirt:a", Ending.PASS)
         record.begun("proxmox: tag=k8s")
-        record.cordoning("worker-a")
-        record.cordoning("worker-b")
+        record.cordoning("worker-a", "uid-a")
+        record.cordoning("worker-b", "uid-b")
         record.uncordoned("worker-a")
     found = runs.find(None, "enable")
     assert found.id == record.id
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert found.details["libvirt:a"] == {"ssh": "admin@a", "node": "worker-a"}
     assert found.options == {"batch": 2}
     assert found.endings == {"libvirt:a": Ending.PASS}
-    assert found.cordoned == ("worker-b",)
+    assert found.cordoned == {"worker-b": "uid-b"}
     assert not found.ended
     assert found.resumable
 
