@@ -195,8 +195,8 @@ def _reach(
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     notes = Leftovers(runs, open_things)
     if nodes is not None and not options["dry_run"]:
-        for run, node in notes.take_up(nodes, set(reaching.node_names.values())):
-            many.progress.note(f"run {run} has left the node {node} cordoned; this one uncordons it")
+        for line in notes.take_up(nodes, set(reaching.node_names.values())):
+            many.progress.note(line)
     if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
         if record is not None:
             _note(record, rows)

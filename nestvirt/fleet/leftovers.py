@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -25,25 +25,32 @@ class Leftovers:
     own: FleetRecord | None = None
     _held: dict[str, list[FleetRecord]] = field(default_factory=dict)
 
-    def take_up(self, nodes: Nodes, wanted: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Have those of this run's nodes uncordoned that earlier runs left so: each run and node.
+    def take_up(self, nodes: Nodes, wanted: Set[str]) -> Iterator[str]:
+        """Have those of this run's nodes uncordoned that earlier runs left so; what to say of each.
 
         A node counts by its uid, so that none of another cluster is taken for it. A run that is still under
-        way keeps its nodes.
+        way keeps its nodes; nodes that are none of this run's are only told of.
         """
         for run in self.runs.runs():
             if not run.cordoned:
                 continue
-            try:
-                record = self.open_things.enter_context(self.runs.reopen(run))
-                run = self.runs.find(run.id, run.command)  # as it is now that nobody else can write it
-            except (Busy, JournalError):
-                continue
-            for node, uid in run.cordoned.items():
-                if node in wanted and nodes.is_here(node, uid):
+            with ExitStack() as closing:
+                try:
+                    record = closing.enter_context(self.runs.reopen(run))
+                    run = self.runs.find(run.id, run.command)  # as it is now that nobody else can write it
+                except (Busy, JournalError):
+                    continue
+                here = [node for node, uid in run.cordoned.items() if nodes.is_here(node, uid)]
+                if not wanted.isdisjoint(here):
+                    self.open_things.push(closing.pop_all())
+            for node in here:
+                said = f"run {run.id} has left the node {node} cordoned"
+                if node in wanted:
                     self._held.setdefault(node, []).append(record)
                     nodes.left.add(node)
-                    yield run.id, node
+                    yield f"{said}; this one uncordons it"
+                else:
+                    yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
 
     def cordoning(self, node: str, uid: str) -> None:
         """See Notes."""
