@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt import engine
 from nestvirt.backends.base import Foresighted
 from nestvirt.engine import Manner, Session, Step
-from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
-from nestvirt.fleet.endpoints import Endpoint
+from nestvirt.errors import ChangeRejected, Error, JournalError, PowerError, TargetError
+from nestvirt.fleet.endpoints import Endpoint, address_of
 from nestvirt.fleet.nodes import Nodes, State
 from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
@@ -84,18 +84,22 @@ class Doing:
         """A member's session; its connection is the endpoint's.
 
         Raises:
+            ChangeRejected: the run that is gone on with had another VM, or another hypervisor.
             Error: no connection, or no such VM.
         """
         target, endpoint = member.target, member.endpoint
         if target is None or endpoint is None:
             raise member.error or TargetError(f"{member.written} is no VM")
         backend = endpoint.connected()
+        _refuse_elsewhere(member, target, backend.endpoint, None)
+        vm = member.vm or backend.find(target.name)
+        _refuse_elsewhere(member, target, backend.endpoint, vm.id)
         config = member.ssh_config or self.ssh_config
         ssh = SshChannel(member.ssh, ("-F", config) if config else ()) if member.ssh else None
         return Session(
             backend=backend,
             target=target,
-            vm=member.vm or backend.find(target.name),
+            vm=vm,
             journal=self.journal,
             spelling=self.spelling(target),
             ssh=ssh,
@@ -129,6 +133,8 @@ class Reaching:
         nodes: the cluster whose nodes the VMs are; None where they are none.
         left_off: those that were changed and not started.
         node_names: what each is called as a node, since it was planned.
+        vms: what each name means, since it was planned.
+        down: those that a run has shut down, this one or one before it, and that are off still.
     """
 
     doing: Doing
@@ -138,6 +144,8 @@ class Reaching:
     nodes: Nodes | None = None
     left_off: set[str] = field(default_factory=set)
     node_names: dict[str, str] = field(default_factory=dict)
+    vms: dict[str, Vm] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
 
     def failed(self, row: Row) -> bool:
         """Whether it is not as it was to be; who is off, and stays so, has nothing to prove."""
@@ -147,6 +155,9 @@ class Reaching:
         """What would be done. Where nothing is to be done, it is verified at once."""
         self.doing.foresight.before(member)
         session = self.doing.session(member, tell)
+        self.vms[member.written] = session.vm
+        if _owes_power(session) and session.backend.read(session.vm).power is not Power.RUNNING:
+            self.down.add(member.written)
         self.node_names[member.written] = member.node or session.vm.name
         report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
         if report.planned:
@@ -186,13 +197,24 @@ class Reaching:
 
         session = self.doing.session(member, telling)
         manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
-        if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
-            report = engine.reach(session, self.goal, manner)
-        else:
-            report = self._while_away(self.nodes, member, session, manner, started)
+        with self._knowing_power(member, session):
+            if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
+                report = engine.reach(session, self.goal, manner)
+            else:
+                report = self._while_away(self.nodes, member, session, manner, started)
         if not started:
             self.left_off.add(member.written)
         return self.doing._kept(session, report)
+
+    @contextlib.contextmanager
+    def _knowing_power(self, member: Member, session: Session) -> Iterator[None]:
+        """Know afterwards, whatever came of it, whether it was given its power back."""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(JournalError):
+                note = self.down.add if _owes_power(session) else self.down.discard
+                note(member.written)
 
     def _while_away(
         self, nodes: Nodes, member: Member, session: Session, manner: Manner, started: list[Step]
@@ -215,6 +237,14 @@ class Reaching:
                 nodes.wait_ready(node)
         return report
 
+    def found(self, members: Sequence[Member]) -> list[Member]:
+        """The members, each with its VM where that is known by now."""
+        return [replace(member, vm=member.vm or self.vms.get(member.written)) for member in members]
+
+    def turn(self, member: Member) -> tuple[bool, bool]:
+        """What orders them: those that are down come first, so that they are up before others go down."""
+        return member.written not in self.down, self.comes_last(member)
+
     def comes_last(self, member: Member) -> bool:
         """A node of the control plane is worked on after all others."""
         return self.nodes is not None and self.nodes.state(self.node_names[member.written]).control_plane
@@ -234,3 +264,26 @@ class Reaching:
                 )
 
         return consent
+
+
+def _owes_power(session: Session) -> bool:
+    """Whether a run on this VM, this one or one that died, has not ended, and found it running."""
+    run = session.journal.unfinished(session.target.backend, session.vm)
+    return run is not None and run.power is Power.RUNNING
+
+
+def _refuse_elsewhere(member: Member, target: Target, kept: Mapping[str, str], vm: str | None) -> None:
+    """What is gone on with has to be the very VM; where ``vm`` is None, only its hypervisor is compared."""
+    known = member.known
+    if known is None:
+        return
+    was, here = address_of(target.backend, known.endpoint), address_of(target.backend, kept)
+    other_place = bool(was and here) and was != here
+    if other_place or (vm is not None and known.vm and vm != known.vm):
+        then = f"{known.vm or target.name} at {was or target}"
+        raise ChangeRejected(
+            f"{target} is not the one of the run that is gone on with",
+            evidence=f"the run had {then}; here it is {vm or target.name} at {here or target}",
+            cure="go on with it where it was begun, with the same hypervisor; to have this one changed, too, "
+            "begin a new run. Nothing was touched",
+        )
