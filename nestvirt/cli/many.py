@@ -133,7 +133,9 @@ class Many:
         batch, failures = self.options["batch"], self.options["max_failures"]
         batch = batch or (1 if self.options["drain_nodes"] else None)
         failures = failures or (1 if batch else None)
-        return Pace(self.options["parallel"] or PARALLEL, batch, failures, reaching.failed, reaching.down)
+        return Pace(
+            self.options["parallel"] or PARALLEL, batch, failures, reaching.failed, down=reaching.down
+        )
 
     def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
         """Print what came of all; return the exit code."""
@@ -205,7 +207,8 @@ def _reach(
     if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
         if record is not None:
             _note(many, record, rows)
-            runs.end(record)
+            if not many.stop.times:
+                runs.end(record)
         return many.finish(_in_order(many, members, rows), record.id if record else None)
     if to_do:
         fleet_plan.consent(planned, yes=options["yes"], quiet=many.quiet)
