@@ -37,17 +37,17 @@ class Pace:
         batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
         failures: after so many failed ones no more is begun; None: all are begun.
         failed: which count as such.
-        reads: nothing is changed, so that who wants to stop twice need not wait for those under way.
         down: those of the run that are off, and were not to be; each takes a place in a batch. Is looked at
             anew each time.
+        reads: nothing is changed, so that who wants to stop twice need not wait for those under way.
     """
 
     parallel: int = 8
     batch: int | None = None
     failures: int | None = None
     failed: Callable[[Row], bool] = lambda row: row.ending in ILL
-    reads: bool = False
     down: Set[str] = frozenset()
+    reads: bool = False
 
 
 class Watcher(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, TargetError
+from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
 from nestvirt.fleet.patterns import Pattern, parse
 from nestvirt.fleet.targetsfile import FleetFile
@@ -140,8 +140,7 @@ class Selection:
         for target in [target for targets in several for target in targets]:
             with contextlib.suppress(Error):
                 ready[target] = self.endpoints.at(Place.of(target))
-        with ThreadPoolExecutor(max_workers=max(1, min(16, len(several)))) as pool:
-            list(pool.map(find, [[t for t in targets if t in ready] for targets in several]))
+        answers(find, [[t for t in targets if t in ready] for targets in several])
 
     def _listings(self, asked: Sequence[Target | Pattern]) -> dict[Place, Sequence[Listed] | Error]:
         """Every endpoint that a pattern, or many names, lead to, is asked once; all of them at once."""
@@ -160,11 +159,10 @@ class Selection:
                 pending.append((place, self.endpoints.at(place)))
             except Error as error:
                 results[place] = error
-        with ThreadPoolExecutor(max_workers=max(1, min(16, len(pending)))) as pool:
-            answers = pool.map(lambda each: listing_of(each[1]), pending)
-            for (place, _), answer in zip(pending, answers, strict=True):
-                if place in patterns or not isinstance(answer, TargetError):
-                    results[place] = answer
+        told = answers(lambda each: listing_of(each[1]), pending)
+        for (place, _), answer in zip(pending, told, strict=True):
+            if place in patterns or not isinstance(answer, TargetError):
+                results[place] = answer
         return results
 
 

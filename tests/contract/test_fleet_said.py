@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,67 @@ def test_what_was_put_back_counts_as_not_changed(fleet: MemoryFleet) -> None:
     rows = fleet.rows("enable", "memory:fragile", "--yes")
     assert rows["memory:fragile"]["error"]["kind"] == "PowerError"
     assert rows["memory:fragile"]["changed"] is False
+
+
+class Silent:
+    """A Proxmox that takes connections and never says a word.
+
+    Attributes:
+        variables: what leads there.
+    """
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        server.settimeout(30)
+        self.variables = {
+            "PROXMOX_VE_ENDPOINT": f"https://127.0.0.1:{server.getsockname()[1]}",
+            "PROXMOX_VE_API_TOKEN": "root@pam!t=aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
+        }
+        self._callers: list[socket.socket] = []
+
+    def called(self) -> None:
+        """Until somebody waits for its answer."""
+        self._callers.append(self._server.accept()[0])
+
+    def close(self) -> None:
+        """Let all go."""
+        for caller in self._callers:
+            caller.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.closing(Silent(server)) as peer:
+        yield peer
+
+
+@pytest.mark.parametrize("command", ["check", "enable"])
+def test_where_nothing_is_changed_ctrl_c_twice_waits_for_nobody(
+    fleet: MemoryFleet, silent: Silent, command: str
+) -> None:
+    running = fleet.begin(
+        command, "proxmox:100", *(["--dry-run"] if command == "enable" else []), **silent.variables
+    )
+    silent.called()
+    running.send_signal(signal.SIGINT)
+    assert running.stderr is not None
+    assert any("Ctrl-C once more" in line for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Interrupted: stopped before anything of it was touched" in out  # and not what its wait ended with
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("args", [["list", "proxmox: *"], ["check", "proxmox: *"]], ids=" ".join)
+def test_ctrl_c_in_a_listing_waits_for_nobody(fleet: MemoryFleet, silent: Silent, args: list[str]) -> None:
+    running = fleet.begin(*args, **silent.variables)
+    silent.called()
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err.count("stopping; nothing was touched") == 1
+    assert "Traceback" not in err
 
 
 def test_two_names_of_one_vm_are_one_row_and_no_failure(fleet: MemoryFleet) -> None:
