@@ -28,7 +28,7 @@ class Error(Exception):
 
     Attributes:
         changed: whether a setting is left other than it was before; the engine says so.
-        run: the journal's id of the run that can be undone then.
+        run: the journal's id of the run that undo takes, where it was not put back whole.
     """
 
     exit_code = 1

@@ -182,6 +182,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         record is then left open, and with it the debt of starting the VM again.
     """
     backend, vm = session.backend, session.vm
+    undone: list[Change] = []
     try:
         session.tell(Step.PUT_BACK, vm.name)
         going_down = work.asked_to_stop and not work.stopped
@@ -199,6 +200,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             current = backend.read(vm).value(change.setting)
             if current != change.before:
                 backend.apply(vm, Change(change.setting, current, change.before))
+            undone.append(change)
         power = backend.read(vm).power
         if power is Power.RUNNING and work.begun and work.started:
             backend.power_off(vm)  # our start came late, and with the change
@@ -219,7 +221,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             evidence=f"{why}; {also}",
             cure=f"put it back as soon as you can: nestvirt undo {work.record.id}",
         )
-        both.changed, both.run = bool(work.begun), work.record.id
+        both.changed, both.run = len(undone) < len(work.begun), work.record.id
         raise both from second
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Manner, Session, Step
-from nestvirt.errors import ChangeRejected, ConnectionFailed, Error
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Fleet, Goal, Row, Target
 from nestvirt.report import error_fields
@@ -97,6 +97,19 @@ def test_what_could_not_be_put_back_is_changed(tmp_path: Path, monkeypatch: pyte
     error = rig.fails()
     assert "is not put back" in error.message
     assert (rig.nested, error.changed) == ("on", True)
+    assert f"nestvirt undo {error.run}" in error.cure
+
+
+def test_what_is_only_off_still_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+
+    def dead(*_args: object, **_options: object) -> None:
+        raise PowerError("no power")
+
+    monkeypatch.setattr(rig.backend, "start", dead)
+    error = rig.fails()
+    assert "is not put back" in error.message
+    assert (rig.nested, error.changed) == (None, False)
     assert f"nestvirt undo {error.run}" in error.cure
 
 
