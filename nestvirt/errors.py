@@ -25,9 +25,15 @@ class Error(Exception):
         message: what happened, one sentence without a full stop.
         evidence: what was seen: the product's own words, a path, a value. Never a secret.
         cure: what the user can do now.
+
+    Attributes:
+        changed: whether a setting is left other than it was before; the engine says so.
+        run: the journal's id of the run that undo takes, where it was not put back whole.
     """
 
     exit_code = 1
+    changed = False
+    run: str | None = None
 
     def __init__(self, message: str, *, evidence: str = "", cure: str = "") -> None:
         super().__init__(message)

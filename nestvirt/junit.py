@@ -6,7 +6,8 @@ common: a testsuite with its counts, and a testcase a finding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
 from nestvirt.errors import Error
@@ -16,6 +17,8 @@ from nestvirt.report_fleet import words
 
 _VERDICTS = {Status.FAIL: "failure", Status.UNKNOWN: "error", Status.SKIP: "skipped"}
 """The element that says how a testcase ended; one without any has passed."""
+_DECLARED = '<?xml version="1.0" encoding="UTF-8"?>\n'
+"""Declared as a string is: whoever writes it down chooses the encoding, and that is UTF-8 here."""
 
 
 def to_junit(report: Report) -> str:
@@ -23,17 +26,33 @@ def to_junit(report: Report) -> str:
     return _document([_suite(report.target, [_case(finding) for finding in report.findings])])
 
 
-def fleet_to_junit(fleet: Fleet) -> str:
-    """One testsuite a target; an error is a testcase of it that could not be carried out."""
-    return _document([_suite(row.target, _cases(row), row.seconds) for row in fleet.rows])
+def fleet_to_junit(fleet: Fleet) -> Iterator[str]:
+    """One testsuite a target, in parts; an error is a testcase of it that could not be carried out."""
+    ended = Counter(verdict for row in fleet.rows for verdict in _ended(row))
+    counts = {"tests": ended.total(), "failures": ended["failure"], "errors": ended["error"]}
+    yield _DECLARED + "<testsuites" + "".join(f' {name}="{count}"' for name, count in counts.items()) + ">\n"
+    for row in fleet.rows:
+        suite = _suite(row.target, _cases(row), row.seconds)
+        ElementTree.indent(suite, level=1)
+        yield f"  {ElementTree.tostring(suite, encoding='unicode')}\n"
+    yield "</testsuites>"
+
+
+def _ended(row: Row) -> Iterator[str]:
+    """How each testcase of it ended, before any of them is made."""
+    outcome = row.outcome
+    if isinstance(outcome, Report) and outcome.findings and not outcome.planned:
+        yield from (_VERDICTS.get(finding.status, "") for finding in outcome.findings)
+    elif isinstance(outcome, Error):
+        yield "error"
+    else:
+        yield "skipped" if outcome is None and row.earlier is None else ""
 
 
 def _cases(row: Row) -> list[ElementTree.Element]:
     outcome = row.outcome
-    if isinstance(outcome, Report):
-        cases = [_case(finding) for finding in outcome.findings]
-        if cases and not outcome.planned:
-            return cases
+    if isinstance(outcome, Report) and outcome.findings and not outcome.planned:
+        return [_case(finding) for finding in outcome.findings]
     case = ElementTree.Element("testcase", classname="nestvirt", name="run", time=f"{row.seconds:.3f}")
     if isinstance(outcome, Error):
         _say(case, "error", outcome.message, (outcome.evidence, outcome.cure))
@@ -95,5 +114,4 @@ def _document(of: list[ElementTree.Element]) -> str:
     suites = ElementTree.Element("testsuites", counts)
     suites.extend(of)
     ElementTree.indent(suites)
-    # Declared as a string is: whoever writes it down chooses the encoding, and that is UTF-8 here.
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")
+    return _DECLARED + ElementTree.tostring(suites, encoding="unicode")

@@ -214,6 +214,7 @@ class Plan:
 
     Attributes:
         received: what a power cycle alone would bring; see ColdBoot.
+        would: all that is done, the power cycle too, in the words of a dry run; who is asked is told it.
     """
 
     changes: tuple[Change, ...]
@@ -221,6 +222,7 @@ class Plan:
     blockers: tuple[Finding, ...]
     warnings: tuple[Finding, ...] = ()
     received: tuple[Change, ...] = ()
+    would: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -335,7 +337,9 @@ class Row:
 
     @property
     def changed(self) -> bool:
-        """Whether this run has changed a setting of it."""
+        """Whether this run has changed a setting of it; an error may come after that."""
+        if isinstance(self.outcome, Error):
+            return self.outcome.changed
         return isinstance(self.outcome, Report) and bool(self.outcome.changes) and not self.outcome.planned
 
 

@@ -94,7 +94,8 @@ def fleet_to_nagios(fleet: Fleet) -> str:
         key=lambda row: -_WORSE.index(_row_state(row)),
     )
     states = list(map(_row_state, fleet.rows))
-    figures = [f"{each.name.lower()}={states.count(each)};;;0;{len(states)}" for each in State]
+    counts = {each.name.lower(): states.count(each) for each in State}
+    figures = [f"{name}={count};;;0;{len(states)}" for name, count in counts.items()]
     figures += [f"time={fleet.seconds:.3f}s;;;0;"] if fleet.seconds else []
     reports = [(row.target, row.outcome) for row in fleet.rows if isinstance(row.outcome, Report)]
     further = [figure for target, report in reports for figure in _figures(report, target)]
@@ -103,7 +104,7 @@ def fleet_to_nagios(fleet: Fleet) -> str:
         ": ".join((row.target, "; ".join(filter(None, (words(row), _warned(row.outcome)))))) for row in ill
     ]
     more = [f"{_row_state(row).name} {line}" for row, line in zip(ill, said, strict=True)]
-    return _said(fleet_state(fleet), sentence(fleet) + named, figures, more, further[:LINES])
+    return _said(fleet_state(fleet), sentence(fleet, counts) + named, figures, more, further[:LINES])
 
 
 def _few(names: Sequence[str]) -> str:

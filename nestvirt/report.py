@@ -66,12 +66,13 @@ def error_to_json(error: Error) -> str:
 
 def error_fields(error: Error) -> dict[str, str]:
     """What an error's JSON is made of."""
-    return {
+    fields = {
         "kind": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == Error.__module__),
         "message": error.message,
         "evidence": printable(error.evidence),
         "cure": error.cure,
     }
+    return fields | ({"run": error.run} if error.run else {})
 
 
 def _dump(value: object) -> str:

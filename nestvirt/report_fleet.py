@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from nestvirt import __version__
@@ -168,9 +168,14 @@ def to_text(fleet: Fleet) -> Text:
     return text
 
 
-def sentence(fleet: Fleet) -> str:
-    """What all come to: ``check of 12 targets: 10 pass, 1 fail, 1 unknown (4.2 s)``."""
-    counts = [f"{count} {WORDS[ending]}" for ending, count in fleet.endings.items() if count]
+def sentence(fleet: Fleet, by: Mapping[str, int] | None = None) -> str:
+    """What all come to: ``check of 12 targets: 10 pass, 1 fail, 1 unknown (4.2 s)``.
+
+    Args:
+        by: how many there are of what, where that is not told by how they ended.
+    """
+    by = by or {WORDS[ending]: count for ending, count in fleet.endings.items()}
+    counts = [f"{count} {word}" for word, count in by.items() if count]
     changed = sum(row.changed for row in fleet.rows)
     counts += [f"{changed} changed"] if changed else []
     things = "1 target" if len(fleet.rows) == 1 else f"{len(fleet.rows)} targets"
@@ -203,9 +208,7 @@ def _remains(fleet: Fleet) -> Iterator[str]:
     )
     if fleet.run and unfinished:
         yield f"to go on: nestvirt {fleet.command} --resume {fleet.run}"
-    undone = [
-        r.outcome.run for r in fleet.rows if r.changed and isinstance(r.outcome, Report) and r.outcome.run
-    ]
+    undone = [r.outcome.run for r in fleet.rows if r.changed and r.outcome is not None and r.outcome.run]
     if undone:
         more = f" (and so on: {len(undone)} runs, nestvirt undo --list)" if len(undone) > 1 else ""
         yield f"to put a VM back: nestvirt undo {undone[0]}{more}"

@@ -22,12 +22,12 @@ STYLES = {"on": "green", "pending": "yellow", "off": "", "unknown": "magenta"}
 _HEADINGS = ("TARGET", "POWER", "NESTING", "PROVEN", "NOTE")
 _COLUMNS = (
     Column("Target", "name"),
-    Column("VM", "name"),
+    Column("VM", "short"),
     Column("Power", "word"),
     Column("Nesting"),
     Column("Proven", "word"),
     Column("Labels", "soft"),
-    Column("Note"),
+    Column("Note", "soft"),
 )
 
 

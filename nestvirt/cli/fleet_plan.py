@@ -61,7 +61,7 @@ def _what(row: Row) -> str:
     if row.outcome is None:
         return row.note or "is left alone"
     if row.outcome.planned:
-        would = [line.removeprefix(_NOT_TOUCHED) for line in row.outcome.remains]
+        would = [line.removeprefix(_NOT_TOUCHED).removeprefix("it would ") for line in row.outcome.remains]
         return f"will {'; '.join(would)}" if would else "will be changed"
     if row.outcome.blockers:
         checks = dict.fromkeys(finding.check for finding in row.outcome.blockers)

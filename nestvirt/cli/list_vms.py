@@ -33,7 +33,7 @@ def list_vms(names: tuple[str, ...], profile: tuple[str, ...], **options: Any) -
       nestvirt list 'libvirt: *' --connect qemu+ssh://root@node1/system
     """
     from nestvirt import settings
-    from nestvirt.cli.output import Progress, finish_list
+    from nestvirt.cli.output import Progress, finish_list, leaving_at_once
     from nestvirt.cli.session import Chosen, settings_for
     from nestvirt.fleet.endpoints import Endpoints, Place
     from nestvirt.fleet.listing import chosen_places, inventory
@@ -52,7 +52,8 @@ def list_vms(names: tuple[str, ...], profile: tuple[str, ...], **options: Any) -
 
     endpoints = Endpoints(settings_of)
     try:
-        found = inventory(chosen_places(names, profile), endpoints, Proofs(settings.state_path()))
+        with leaving_at_once():
+            found = inventory(chosen_places(names, profile), endpoints, Proofs(settings.state_path()))
     finally:
         progress.rest()
         endpoints.close()

@@ -17,13 +17,14 @@ from nestvirt.cli import fleet_plan
 from nestvirt.cli.fleet_options import NEWEST, PARALLEL
 from nestvirt.cli.fleet_progress import Screen
 from nestvirt.cli.options import ENDPOINT
-from nestvirt.cli.output import JsonLines, Progress, finish_fleet
+from nestvirt.cli.output import STOPPED, JsonLines, Progress, finish_fleet, leave, leaving_at_once
 from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
-from nestvirt.errors import Error
+from nestvirt.errors import Error, TargetError
 from nestvirt.fleet import targetsfile
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
+from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.proofs import Proofs
 from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
@@ -32,7 +33,6 @@ from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
 from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target
 
-STOPPED = 130
 KEPT = (
     *(name.replace("-", "_") for name in ENDPOINT),
     *("cpu", "mac_spoofing", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
@@ -77,9 +77,15 @@ class Many:
         elif self.options["targets"]:
             file = targetsfile.read(Path(self.options["targets"]))
             names = [*names, *file.chosen(self.options["group"])]
-        members = Selection(self.endpoints, file).of(names)
+        selection = Selection(self.endpoints, file)
+        with leaving_at_once():
+            members = selection.of(names)
         self.progress.rest()
-        return members
+        if self.recorded is None and not self.options["group"]:
+            for name in selection.unmet():
+                self.progress.note(f'[targets."{name}"] of the fleet file is no target of this run; see list')
+        known = self.recorded.known if self.recorded is not None else {}
+        return [replace(member, known=known.get(member.written)) for member in members]
 
     def doing(self, members: Sequence[Member]) -> Doing:
         """How each is worked on."""
@@ -127,14 +133,17 @@ class Many:
         batch, failures = self.options["batch"], self.options["max_failures"]
         batch = batch or (1 if self.options["drain_nodes"] else None)
         failures = failures or (1 if batch else None)
-        return Pace(self.options["parallel"] or PARALLEL, batch, failures, reaching.failed)
+        return Pace(
+            self.options["parallel"] or PARALLEL, batch, failures, reaching.failed, down=reaching.down
+        )
 
     def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
         """Print what came of all; return the exit code."""
         stopped = "by Ctrl-C, or another signal" if self.stop.times else ""
         seconds = time.monotonic() - self.began
         code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped), self.output)
-        return STOPPED if self.stop.times and self.output != "nagios" else code
+        code = STOPPED if self.stop.times and self.output != "nagios" else code
+        return leave(code) if self.stop.left else code
 
 
 def check_many(options: Mapping[str, Any]) -> int:
@@ -143,7 +152,7 @@ def check_many(options: Mapping[str, Any]) -> int:
     try:
         members = many.members()
         failures = options["max_failures"]
-        pace = Pace(options["parallel"] or PARALLEL, None, failures)
+        pace = Pace(options["parallel"] or PARALLEL, None, failures, reads=True)
         return many.finish(many.run("checking", members, many.doing(members).check, pace, last=True))
     finally:
         many.endpoints.close()
@@ -152,7 +161,8 @@ def check_many(options: Mapping[str, Any]) -> int:
 def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
     """Enable, or disable, all of them: a plan for each, one question, and then what was agreed to."""
     command = "enable" if goal.nested else "disable"
-    runs = FleetRuns(settings.state_path())
+    notes = Progress(quiet=bool(options["quiet"]))
+    runs = FleetRuns(settings.state_path(), lambda ill: notes.note(f"{ill.message}, and is left out"))
     recorded = None
     with ExitStack() as open_things:
         if options["resume"]:
@@ -167,6 +177,8 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
         record = None
         if recorded is not None and not options["dry_run"]:
             record = open_things.enter_context(runs.reopen(recorded))
+            if {member.written for member in members} != set(map(str, recorded.names)):
+                record.meant(members)
         return _reach(many, goal, members, record, runs, open_things)
 
 
@@ -182,51 +194,62 @@ def _reach(
     earlier = many.recorded.endings if many.recorded is not None else {}
     manner = Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
     nodes = _nodes(many)
-    ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL))
+    ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
     reaching = Reaching(many.doing(members), goal, manner, nodes=nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
     planned = many.run("planning", left, reaching.plan, ahead, last=False)
     rows = dict(zip((m.written for m in left), planned, strict=True))
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
+    notes = Leftovers(runs, open_things)
+    if nodes is not None and not options["dry_run"]:
+        for line in notes.take_up(nodes, set(reaching.node_names.values())):
+            many.progress.note(line)
     if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
         if record is not None:
-            _note(record, rows)
+            _note(many, record, rows)
+            if not many.stop.times:
+                runs.end(record)
         return many.finish(_in_order(many, members, rows), record.id if record else None)
     if to_do:
         fleet_plan.consent(planned, yes=options["yes"], quiet=many.quiet)
     if record is None:
-        record = open_things.enter_context(runs.begin(many.command, members, _kept(options)))
-    _note(record, {written: row for written, row in rows.items() if row.ending is not Ending.PLAN})
+        record = open_things.enter_context(runs.begin(many.command, reaching.found(members), _kept(options)))
+    _note(many, record, rows)
+    reaching.down.update(_died_in(many, rows))
     plans = {m.written: row.outcome for m, row in zip(left, planned, strict=True) if m in to_do}
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
     if nodes is not None:
-        nodes.notes = record
-        to_do.sort(key=reaching.comes_last)
+        nodes.notes, notes.own = notes, record
+    to_do.sort(key=reaching.turn)
     reaching = replace(reaching, plans=agreed)
     work = _recorded(record, reaching.carry_out)
     done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
-    left_cordoned = _settle(nodes) if nodes is not None else []
+    left_cordoned = _settle(many, nodes) if nodes is not None else []
     if not many.stop.times:
-        record.end()
+        runs.end(record)
     return many.finish([*_in_order(many, members, rows), *left_cordoned], record.id)
 
 
-def _settle(nodes: Nodes) -> list[Row]:
-    """Uncordon what the run had cordoned before it died, and has not met again; rows for what fails."""
+def _settle(many: Many, nodes: Nodes) -> list[Row]:
+    """Uncordon what was cordoned and is still so, after a run that died too; rows for what fails."""
     rows = []
     for node in sorted(nodes.left):
         try:
             nodes.uncordon(node)
         except Error as error:
             rows.append(Row(f"node {node}", error))
+            many.tell(rows[-1])
     return rows
 
 
 def _in_order(many: Many, members: Sequence[Member], rows: Mapping[str, Row]) -> list[Row]:
     """All rows; of those that ended well before, what is known of them."""
     run = many.recorded.id if many.recorded is not None else ""
-    through = {m.written: Row(m.written, earlier=Ending.PASS, note=f"in run {run}") for m in members}
+    through = {
+        m.written: Row(m.written, earlier=Ending.PASS, note=f"in run {run}; not looked at again")
+        for m in members
+    }
     return [rows.get(m.written) or through[m.written] for m in members]
 
 
@@ -246,11 +269,22 @@ def _recorded(record: FleetRecord, carry_out: Work) -> Work:
     return work
 
 
-def _note(record: FleetRecord, rows: Mapping[str, Row]) -> None:
-    """How those ended for which nothing had to be done, or nothing could be."""
+def _note(many: Many, record: FleetRecord, rows: Mapping[str, Row]) -> None:
+    """How those ended for which nothing had to be done, or nothing could be.
+
+    What cannot even be planned now, where a run is gone on with, is left to be gone on with another time.
+    """
     for written, row in rows.items():
-        if row.outcome is not None and row.ending is not Ending.PLAN:
+        later = many.recorded is not None and isinstance(row.outcome, Error)
+        if row.outcome is not None and row.ending is not Ending.PLAN and not later:
             record.ended(written, row.ending)
+
+
+def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
+    """Those in whose middle the run died that is gone on with, and of which nothing can be learned now."""
+    broken = many.recorded.broken if many.recorded is not None else ()
+    outcomes = {name: rows[name].outcome for name in broken if name in rows}
+    return {n for n, o in outcomes.items() if isinstance(o, Error) and not isinstance(o, TargetError)}
 
 
 def _nodes(many: Many) -> Nodes | None:
@@ -259,8 +293,10 @@ def _nodes(many: Many) -> Nodes | None:
     from nestvirt.kata.kube import Kube
 
     kube = Kube(many.options["context"], many.options["kubeconfig"])
-    left = set(many.recorded.cordoned) if many.recorded is not None else set()
-    return Nodes(kube, None, many.chosen.timeout, many.options["delete_emptydir_data"], left)
+    nodes = Nodes(kube, None, many.chosen.timeout, many.options["delete_emptydir_data"])
+    if many.recorded is not None:
+        nodes.take_up(many.recorded.id, many.recorded.cordoned)
+    return nodes
 
 
 def _nobody(_plan: Plan) -> None:

@@ -9,9 +9,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # rich is imported when text is printed
     from nestvirt.report_list import Inventory
 
 F = TypeVar("F", bound=Callable[..., Any])
+STOPPED = 130
+"""The exit code of a command that its user has stopped."""
 PLUGIN_UNKNOWN = 3
 """The state, and exit code, of a monitoring plugin that could not find out."""
 
@@ -81,7 +83,9 @@ def finish_fleet(fleet: Fleet, output: str) -> int:
     elif output == "junit":
         from nestvirt import junit
 
-        click.echo(junit.fleet_to_junit(fleet))
+        for part in junit.fleet_to_junit(fleet):
+            click.echo(part, nl=False)
+        click.echo()
     elif output == "html":
         from nestvirt import report_html
 
@@ -101,14 +105,22 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
+        self._read = True
 
     def tell(self, row: Row) -> None:
-        """Write one down at once."""
+        """Write one down at once. Nobody reading any more is no reason to stop the work, but to be told."""
         from nestvirt import report_fleet
 
         line = report_fleet.row_to_json(row)
         with self._one_at_a_time:
-            click.echo(line)
+            if not self._read:
+                return
+            try:
+                click.echo(line)
+            except OSError as error:
+                self._read = False
+                with contextlib.suppress(OSError):
+                    click.echo(f"nestvirt: stdout cannot be written ({error}); the work goes on", err=True)
 
 
 def finish_list(inventory: Inventory, output: str) -> int:
@@ -183,6 +195,25 @@ def plugin_code(code: int, words: Sequence[str], said: str = "") -> int:
         with contextlib.suppress(OSError):
             click.echo(f"NESTVIRT UNKNOWN - {printable(said).replace('|', '¦')}")
     return PLUGIN_UNKNOWN
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with what was printed, and wait for no thread that waits for an answer itself."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Hypervisors are asked, and nothing is touched: Ctrl-C waits for no answer."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            click.echo("nestvirt: stopping; nothing was touched", err=True)
+        leave(plugin_code(STOPPED, sys.argv[1:], "it was stopped"))
 
 
 def stderr_console() -> Console:

@@ -183,16 +183,20 @@ def settings_for(
         kept: what an earlier run was connected with.
     """
     resolved = settings.resolve(target.backend, target.profile, chosen.settings_of(target.backend), kept)
-    _tell_sources(resolved, progress)
+    _tell_sources(target, resolved, progress)
     return _with_password(target, resolved.values, progress)
 
 
-def _tell_sources(resolved: settings.Endpoint, progress: Progress) -> None:
-    for name, source in resolved.sources.items():
-        if name == "insecure" and settings.unverified(resolved.values):
-            progress.note(f"connecting; the server's certificate is NOT verified: {source} says so")
-        else:
-            progress.tell("connecting;", f"the {name} is from {source}")
+def _tell_sources(target: Target, resolved: settings.Endpoint, progress: Progress) -> None:
+    """One line for each hypervisor, and one that stays where its certificate is not looked at."""
+    told = dict(resolved.sources)
+    at = f"{target.backend}@{target.profile}" if target.profile else target.backend
+    if "insecure" in told and settings.unverified(resolved.values):
+        source = told.pop("insecure")
+        progress.note(f"connecting to {at}; the server's certificate is NOT verified: {source} says so")
+    if told:
+        words = ", ".join(f"the {name} is from {source}" for name, source in told.items())
+        progress.tell(f"connecting to {at};", words)
 
 
 def _with_password(target: Target, values: Mapping[str, str], progress: Progress) -> Mapping[str, str]:

@@ -100,21 +100,22 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         owed = _owes_power(unfinished, facts)
         idle, cycle = _cycled(session, manner, plan, facts, owed)
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
+        would = _would(session, plan, facts, cycle, owed)
         if manner.dry_run and not (plan.empty and not owed):
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
-            would = _would(session, plan, facts, cycle, owed)
             return replace(planned, remains=would, cycled=cycle)
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
             _settle(session, unfinished, manner)
             remains = _pending(session, facts) if plan.cold_boot else ()
             return verified(session, goal, facts.power, remains=remains, facts=facts)
-        manner.consent(plan)
+        manner.consent(replace(plan, would=would))
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
         work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
         carry_out(session, work, facts)
-        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work)):
+        changed = record.id if work.changes else None
+        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work), changed):
             _settle(session, unfinished, manner)
             return _proven(session, goal, work, facts)
 
@@ -159,18 +160,18 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         received = received or session.backend.kind.cold
         cycle = owed or (manner.restart and received and bool(changes) and running)
         _refuse_while_it_runs(session, facts, changes, cycle)
+        would = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
         if manner.dry_run:
-            remains = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
-            planned = Report(str(session.target), (), changes, None, run.id, remains, None, planned=True)
+            planned = Report(str(session.target), (), changes, None, run.id, would, None, planned=True)
             return replace(planned, cycled=cycle)
         if changes or owed:
             warnings = make_plan(facts.judge(Goal(nested=False))).warnings
-            manner.consent(Plan(changes, owed, (), warnings))
+            manner.consent(Plan(changes, owed, (), warnings, would=would))
             record = session.journal.record(run)
             record.undoing(facts.power)
             work = Work(record, changes, cycle, manner.force_off, None, interrupted=run.outcome is None)
             carry_out(session, work, facts)
-        with _InPlace(f"run {run.id} is undone"):
+        with _InPlace(f"run {run.id} is undone", changed=run.id if changes else None):
             session.journal.record(run).end("undone")
             findings = _restored(run, read(session))
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
@@ -221,11 +222,13 @@ class _InPlace:
     Args:
         message: what is in place.
         cure: how it could be put back; empty where that is no question.
+        changed: the run that has changed a setting; None where none was.
     """
 
-    def __init__(self, message: str, cure: str = "") -> None:
+    def __init__(self, message: str, cure: str = "", changed: str | None = None) -> None:
         self._message = message
         self._cure = cure
+        self._changed = changed
 
     def __enter__(self) -> None:
         pass
@@ -234,9 +237,12 @@ class _InPlace:
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(failure, KeyboardInterrupt):
-            raise Interrupted(f"interrupted, but {self._message}", cure=self._cure) from failure
+            interrupted = Interrupted(f"interrupted, but {self._message}", cure=self._cure)
+            interrupted.changed, interrupted.run = self._changed is not None, self._changed
+            raise interrupted from failure
         if isinstance(failure, Error):
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
+            failure.changed, failure.run = self._changed is not None, self._changed
 
 
 def _way_back(work: Work) -> str:

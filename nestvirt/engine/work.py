@@ -97,9 +97,13 @@ class _PuttingBack:
                 f", but {self._session.subject} may still shut down, as it was asked to; "
                 f"nestvirt undo {self._work.record.id} starts it again"
             )
+        lasts = any(change.lasts for change in self._work.begun)
         if isinstance(failure, KeyboardInterrupt):
-            raise Interrupted(f"interrupted: {outcome}", cure="run it again at any time") from failure
+            interrupted = Interrupted(f"interrupted: {outcome}", cure="run it again at any time")
+            interrupted.changed = lasts
+            raise interrupted from failure
         if isinstance(failure, Error):
+            failure.changed = lasts
             failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
         else:
             failure.add_note(outcome)
@@ -178,6 +182,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         record is then left open, and with it the debt of starting the VM again.
     """
     backend, vm = session.backend, session.vm
+    undone: list[Change] = []
     try:
         session.tell(Step.PUT_BACK, vm.name)
         going_down = work.asked_to_stop and not work.stopped
@@ -195,6 +200,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
             current = backend.read(vm).value(change.setting)
             if current != change.before:
                 backend.apply(vm, Change(change.setting, current, change.before))
+            undone.append(change)
         power = backend.read(vm).power
         if power is Power.RUNNING and work.begun and work.started:
             backend.power_off(vm)  # our start came late, and with the change
@@ -210,11 +216,13 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
     except (Error, KeyboardInterrupt) as second:
         (first, why), (then, also) = _told(failure), _told(second)
         kind = Interrupted if isinstance(second, KeyboardInterrupt) else Error
-        raise kind(
+        both = kind(
             f"{first}; and it is not put back: {then}",
             evidence=f"{why}; {also}",
             cure=f"put it back as soon as you can: nestvirt undo {work.record.id}",
-        ) from second
+        )
+        both.changed, both.run = len(undone) < len(work.begun), work.record.id
+        raise both from second
 
 
 def _told(failure: BaseException) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from nestvirt import backends
 from nestvirt.backends.base import Backend
 from nestvirt.errors import Error
 from nestvirt.model import Target
+from nestvirt.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.backend}@{self.profile}" if self.profile else self.backend
+
+
+def address_of(backend: str, kept: Mapping[str, str]) -> str:
+    """What tells one hypervisor from another; empty where a target's own name does that."""
+    if not backends.backend_class(backend).kind.has_guest:
+        return ""
+    return kept.get(SETTINGS[backend][0].name, "")
 
 
 @dataclass
@@ -70,6 +78,12 @@ class Endpoint:
                     self._error = error
                     raise
             return self._backend
+
+    @property
+    def kept(self) -> Mapping[str, str]:
+        """What leads there again, without a secret; empty where it is not connected."""
+        with self._lock:
+            return dict(self._backend.endpoint) if self._backend is not None else {}
 
     def close(self) -> None:
         """Close it, if it was opened."""

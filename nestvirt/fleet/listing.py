@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from nestvirt import backends, configfile, settings
 from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, SettingsError
+from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
 from nestvirt.fleet.patterns import Pattern, parse
 from nestvirt.fleet.proofs import Proofs
@@ -83,15 +83,14 @@ def inventory(asked: Sequence[Asked], endpoints: Endpoints, proofs: Proofs) -> I
         except Error as error:
             errors.append((str(one[0]), error))
     entries: list[Entry] = []
-    with ThreadPoolExecutor(max_workers=max(1, min(16, len(ready)))) as pool:
-        answers = pool.map(lambda each: listing_of(each[1]), ready)
-        for ((place, whats), _), answer in zip(ready, answers, strict=True):
-            try:
-                if isinstance(answer, Error):
-                    raise answer
-                entries += [_entry(place, one, proofs) for one in _meant(whats, answer)]
-            except Error as error:
-                errors.append((str(place), error))
+    told = answers(lambda each: listing_of(each[1]), ready)
+    for ((place, whats), _), answer in zip(ready, told, strict=True):
+        try:
+            if isinstance(answer, Error):
+                raise answer
+            entries += [_entry(place, one, proofs) for one in _meant(whats, answer)]
+        except Error as error:
+            errors.append((str(place), error))
     return Inventory(entries, errors)
 
 

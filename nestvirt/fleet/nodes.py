@@ -6,6 +6,7 @@ What somebody else had cordoned stays so. The cluster is asked through kubectl, 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nestvirt.backends.base import moments
-from nestvirt.errors import ConnectionFailed, Error, PowerError, TargetError
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError, TargetError
 from nestvirt.kata.api import Object, name_of
 from nestvirt.kata.kube import Kube
 from nestvirt.printable import printable
@@ -27,8 +28,8 @@ GRACE = 30.0
 class Notes(Protocol):
     """Where it is written down beforehand what is done to a node; see FleetRecord."""
 
-    def cordoning(self, node: str) -> None:
-        """It is about to be cordoned."""
+    def cordoning(self, node: str, uid: str) -> None:
+        """It is about to be cordoned; its uid tells it from those of other clusters."""
 
     def uncordoned(self, node: str) -> None:
         """It is not cordoned any more."""
@@ -40,12 +41,14 @@ class State:
 
     Attributes:
         boot: what differs after each of its starts.
+        uid: what no other node has, of any cluster.
     """
 
     ready: bool
     cordoned: bool
     boot: str
     control_plane: bool
+    uid: str = ""
 
 
 @dataclass
@@ -56,7 +59,8 @@ class Nodes:
         timeout: seconds for each of: the drain, and that a node is Ready again.
         empty_dirs: whether pods with data in emptyDir volumes may be evicted, and lose it.
         notes: where it is written down; nobody's before there is something to be changed.
-        left: nodes that this run, before it died, had cordoned.
+        left: nodes that are to be uncordoned: this run, or one before it, had cordoned them and died.
+        lost: nodes that this run has had away, and that did not come back, with the boot before.
     """
 
     kube: Kube
@@ -64,6 +68,8 @@ class Nodes:
     timeout: float
     empty_dirs: bool = False
     left: set[str] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
+    _place: str | None = None
     _known: Mapping[str, State] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -73,35 +79,91 @@ class Nodes:
         Raises:
             TargetError: the cluster has no such node.
         """
+        known = self._all()
+        if node not in known:
+            raise TargetError(
+                f"{self.kube.place} has no node {printable(node, 100)!r}",
+                evidence=printable(f"it has: {', '.join(sorted(known)[:20])}", 600),
+                cure='say what the node is called, in the fleet file: [targets."backend:name"] node = "…"',
+            )
+        return known[node]
+
+    def _all(self) -> Mapping[str, State]:
         with self._lock:
             if self._known is None:
                 self._known = {name_of(found): _state(found) for found in self.kube.list("nodes")}
-        if node not in self._known:
-            raise TargetError(
-                f"{self.kube.place} has no node {printable(node, 100)!r}",
-                evidence=printable(f"it has: {', '.join(sorted(self._known)[:20])}", 600),
-                cure='say what the node is called, in the fleet file: [targets."backend:name"] node = "…"',
-            )
-        return self._known[node]
+            return self._known
+
+    def is_here(self, node: str, uid: str) -> bool:
+        """Whether this cluster has that very node."""
+        found = self._all().get(node)
+        return found is not None and uid in ("", found.uid)
+
+    def take_up(self, run: str, cordoned: Mapping[str, str]) -> None:
+        """Have those uncordoned that a run, now gone on with, had cordoned: names and their uids.
+
+        Raises:
+            ChangeRejected: this is another cluster.
+        """
+        for node, uid in cordoned.items():
+            if not self.is_here(node, uid):
+                raise ChangeRejected(
+                    f"{self.place} does not have the node {node} that run {run} has cordoned",
+                    evidence=f"its uid was {uid}; nothing was touched" if uid else "nothing was touched",
+                    cure="give that run's cluster: --context NAME; where the node is gone for good, begin "
+                    "a new run with the same targets",
+                )
+            self.left.add(node)
+
+    @property
+    def place(self) -> str:
+        """Which cluster this is, for people, by the name of its context."""
+        if self._place is None:
+            place = self.kube.place
+            if self.kube.context is None:
+                with contextlib.suppress(Error):  # it has none; what is asked of it next says more
+                    said = self.kube.run("config", "current-context").decode(errors="replace").strip()
+                    place = printable(said, 100) or place
+            self._place = place
+        return self._place
+
+    def would(self, node: str) -> str:
+        """What is done to a node that is Ready, as a dry run says it."""
+        lost = ", and pods with emptyDir volumes lose their data" if self.empty_dirs else ""
+        return f"it would drain node {node} of {self.place} first{lost}"
 
     @contextmanager
     def away(self, node: str, tell: Callable[[str], None]) -> Iterator[None]:
         """Cordon and drain a node that is Ready; whatever happens then, uncordon what was cordoned here."""
-        before = self._anew(node)
+        before = self.now(node)
         ours = node in self.left or (before.ready and not before.cordoned)
         if ours and node not in self.left and self.notes is not None:
-            self.notes.cordoning(node)
+            self.notes.cordoning(node, before.uid)
+        failure: Error | None = None
         try:
             if before.ready:
                 tell(f"cordoning and draining {node}")
                 self.kube.run("cordon", node)
                 self._drain(node)
             yield
+        except Error as error:
+            failure = error
+            raise
         finally:
             if ours:  # nothing is told here: a wish to stop would be raised at it
-                self.uncordon(node)
+                self._give_back(node, failure)
 
-    def _anew(self, node: str) -> State:
+    def _give_back(self, node: str, failure: Error | None) -> None:
+        """Uncordon it; what is wrong with that is no fault of its VM, and is tried once more at the end."""
+        try:
+            self.uncordon(node)
+        except Error:
+            self.left.add(node)
+            if failure is not None:
+                still = f"the node {node} may still be cordoned: kubectl uncordon {node}"
+                failure.cure = "; ".join(filter(None, (failure.cure, still)))
+
+    def now(self, node: str) -> State:
         """How a node stands now: others may have cordoned it since the run began."""
         self.state(node)
         found = self.kube.get("nodes", node)
@@ -149,20 +211,38 @@ class Nodes:
             if now.ready and now.boot != before.boot:
                 return
             seen = "its kubelet has not reported since its start" if now.ready else "it is not Ready"
+        self.lost[node] = before.boot
         raise PowerError(
             f"the node {node} was not Ready within {self.timeout:.0f} s",
             evidence=seen,
             cure=f"see why: kubectl describe node {node}",
         )
 
+    def refuse_while_lost(self) -> None:
+        """No node goes down while one that was down before it has not come back.
+
+        Raises:
+            ChangeRejected: there is such a one.
+        """
+        for node, boot in sorted(self.lost.items()):
+            state = self.now(node)
+            if not state.ready or state.boot == boot:
+                raise ChangeRejected(
+                    f"the node {node} is not Ready, so that no other is drained",
+                    evidence=f"it was down in this run, and is not back in {self.place}; nothing was touched",
+                    cure=f"see why: kubectl describe node {node}",
+                )
+            self.lost.pop(node, None)
+
 
 def _state(node: Object) -> State:
-    status = node.get("status") or {}
+    status, metadata = node.get("status") or {}, node.get("metadata") or {}
     conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
-    labels = (node.get("metadata") or {}).get("labels") or {}
+    labels = metadata.get("labels") or {}
     return State(
         ready=conditions.get("Ready") == "True",
         cordoned=bool((node.get("spec") or {}).get("unschedulable")),
         boot=str((status.get("nodeInfo") or {}).get("bootID") or ""),
         control_plane=any(label in labels for label in CONTROL_PLANE),
+        uid=str(metadata.get("uid") or ""),
     )

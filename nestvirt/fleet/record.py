@@ -6,18 +6,22 @@ it announces. What is done to each VM is in the journal's own records; this one 
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
+import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from nestvirt.errors import Busy, Error, JournalError, TargetError
-from nestvirt.fleet.selection import Member
+from nestvirt.fleet.selection import Known, Member
 from nestvirt.model import Ending, Target
 
 SCHEMA_VERSION = 1
@@ -33,7 +37,9 @@ class Recorded:
         details: a name as it is written to its ``ssh``, ``ssh_config`` and ``node``.
         options: the command's options by name.
         endings: how those ended that did.
-        cordoned: nodes that the run has cordoned, and not uncordoned.
+        known: which VM each name meant.
+        broken: those that were begun, and died before their end.
+        cordoned: nodes that the run has cordoned, and not uncordoned, with their uids.
         ended: whether it came to its end.
     """
 
@@ -44,14 +50,24 @@ class Recorded:
     details: Mapping[str, Mapping[str, str]]
     options: Mapping[str, object]
     endings: Mapping[str, Ending] = field(default_factory=dict)
-    cordoned: tuple[str, ...] = ()
+    known: Mapping[str, Known] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    cordoned: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
 
     @property
     def resumable(self) -> bool:
         """Whether something is left to be done."""
-        through = [name for name, ending in self.endings.items() if ending is Ending.PASS]
-        return bool(self.cordoned) or len(through) < len(self.names)
+        return bool(self.cordoned) or any(self.endings.get(n) is not Ending.PASS for n in self._written)
+
+    @property
+    def through(self) -> bool:
+        """Whether each has its ending, whatever that is."""
+        return not self.cordoned and all(name in self.endings for name in self._written)
+
+    @property
+    def _written(self) -> Iterator[str]:
+        return map(str, self.names)
 
 
 class FleetRecord:
@@ -84,6 +100,10 @@ class FleetRecord:
     def __exit__(self, *_failure: object) -> None:
         os.close(self._descriptor)
 
+    def meant(self, members: Sequence[Member]) -> None:
+        """Note anew which the targets are, where a pattern could not be resolved before."""
+        self._write(event="members", **_members_told(members))
+
     def begun(self, target: str) -> None:
         """Note that a target is about to be worked on."""
         self._write(event="begun", target=target)
@@ -92,9 +112,9 @@ class FleetRecord:
         """Note how it ended."""
         self._write(event="ended", target=target, ending=ending)
 
-    def cordoning(self, node: str) -> None:
+    def cordoning(self, node: str, uid: str) -> None:
         """Note that a node is about to be cordoned, which nobody had cordoned."""
-        self._write(event="cordon", node=node)
+        self._write(event="cordon", node=node, uid=uid)
 
     def uncordoned(self, node: str) -> None:
         """Note that it is not cordoned any more."""
@@ -108,7 +128,10 @@ class FleetRecord:
         data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
         try:
             with self._lock:
-                os.write(self._descriptor, data)
+                before = os.fstat(self._descriptor).st_size
+                if os.write(self._descriptor, data) != len(data):
+                    os.truncate(self._descriptor, before)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 os.fsync(self._descriptor)
         except OSError as error:
             raise _unwritable(error) from error
@@ -119,10 +142,15 @@ class FleetRuns:
 
     Args:
         directory: the state folder.
+        skipped: told of a record that cannot be read, and was not asked for by its name.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, skipped: Callable[[JournalError], None] = lambda _error: None
+    ) -> None:
         self._folder = directory / "fleets"
+        self._skipped = skipped
+        self._ill: set[Path] = set()  # of which it was told
 
     def begin(self, command: str, members: Sequence[Member], options: Mapping[str, object]) -> FleetRecord:
         """Open the record of a new run, before anything is touched."""
@@ -138,8 +166,8 @@ class FleetRuns:
             schema_version=SCHEMA_VERSION,
             command=command,
             time=now.isoformat(timespec="seconds"),
-            members=[_told(member) for member in members],
             options=dict(options),
+            **_members_told(members),
         )
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fsync(folder)  # the file's name must outlive a power cut, too
@@ -154,34 +182,89 @@ class FleetRuns:
         """
         return FleetRecord(self._folder / f"{run.id}.jsonl")
 
+    def end(self, record: FleetRecord) -> None:
+        """Note that a run came to its end, if each of its targets has one."""
+        run = _read(self._folder / f"{record.id}.jsonl")
+        if run is not None and run.through:
+            record.end()
+
     def runs(self) -> Iterator[Recorded]:
-        """All runs, newest first."""
-        paths = sorted(self._folder.glob("*.jsonl"), reverse=True)
-        return (found for found in map(_read, paths) if found is not None)
+        """All runs that can be read, newest first."""
+        for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
+            try:
+                run = _read(path)
+            except JournalError as error:
+                if path not in self._ill:
+                    self._skipped(error)
+                self._ill.add(path)
+                continue
+            if run is not None:
+                yield run
 
     def find(self, run_id: str | None, command: str) -> Recorded:
-        """One run by its id, or the newest of that command that has something left to do.
+        """One run by its id; or the newest of all, where it did not come to its end.
 
         Raises:
             TargetError: there is none, or it was another command's.
+            JournalError: the one of that id cannot be read.
         """
-        known = list(self.runs())
-        if run_id is not None:
-            found = [run for run in known if run.id == run_id]
-        else:
-            found = [run for run in known if run.command == command and run.resumable]
-        evidence = ", ".join(f"{r.id} ({r.command})" for r in known[:5]) or "none"
-        evidence = f"newest fleet runs in {self._folder}: {evidence}"
-        if not found:
-            what = f"there is no fleet run {run_id!r}" if run_id else f"no {command} of many is to be resumed"
-            raise TargetError(what, evidence=evidence, cure=f"begin one: nestvirt {command} TARGET…")
-        if found[0].command != command:
+        if run_id is None:
+            return self._newest(command)
+        path = self._folder / f"{run_id}.jsonl"
+        run = _read(path) if re.fullmatch(r"[\w-]+", run_id) and path.exists() else None
+        if run is None:
             raise TargetError(
-                f"the fleet run {found[0].id} is one of {found[0].command}",
-                evidence=evidence,
-                cure=f"nestvirt {found[0].command} --resume {found[0].id}",
+                f"there is no fleet run {run_id!r}",
+                evidence=self._known(),
+                cure=f"begin one: nestvirt {command} TARGET…",
             )
-        return found[0]
+        if run.command != command:
+            raise TargetError(
+                f"the fleet run {run.id} is one of {run.command}",
+                evidence=self._known(),
+                cure=f"nestvirt {run.command} --resume {run.id}",
+            )
+        return run
+
+    def _newest(self, command: str) -> Recorded:
+        """What came after a run may have been meant to take it back, so that no older one is gone on with."""
+        run = next(self.runs(), None)
+        if run is not None and run.command == command and run.resumable and not run.ended:
+            return run
+        what, cure = f"no {command} of many is to be resumed", f"begin one: nestvirt {command} TARGET…"
+        if run is None:
+            raise TargetError(what, evidence=self._known(), cure=cure)
+        said = "came to its end" if run.ended or not run.resumable else f"is one of {run.command}"
+        own = next((known.id for known in self.runs() if known.command == command and known.resumable), None)
+        again = f"; what did not pass in an earlier run is tried once more by its id: --resume {own}"
+        raise TargetError(
+            what,
+            evidence=f"the newest fleet run, {run.id}, {said}; {self._known()}",
+            cure=cure + (again if own is not None else ""),
+        )
+
+    def _known(self) -> str:
+        runs = [f"{run.id} ({run.command})" for run in itertools.islice(self.runs(), 5)]
+        return f"newest fleet runs in {self._folder}: {', '.join(runs) or 'none'}"
+
+
+def _members_told(members: Sequence[Member]) -> dict[str, object]:
+    """All members for a line, with the endpoints that they are at, each once."""
+    endpoints: list[Mapping[str, str]] = []
+    told: list[dict[str, object]] = []
+    at: dict[int, int | None] = {}
+    for member in members:
+        known = member.known
+        source = id(known.endpoint if known is not None else member.endpoint)
+        if source not in at:
+            kept = known.endpoint if known is not None else member.endpoint.kept if member.endpoint else {}
+            at[source] = len(endpoints) if kept else None
+            endpoints += [kept] if kept else []
+        vm = known.vm if known is not None else member.vm.id if member.vm is not None else ""
+        told.append(
+            _told(member) | {n: v for n, v in (("vm", vm), ("at", at[source])) if v not in ("", None)}
+        )
+    return {"members": told, "endpoints": endpoints}
 
 
 def _told(member: Member) -> dict[str, object]:
@@ -208,46 +291,50 @@ def _read(path: Path) -> Recorded | None:
 
 def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
     begin = lines[0]
-    members, options = begin["members"], begin["options"]
-    known = begin["schema_version"] == SCHEMA_VERSION
-    if not known or not isinstance(members, list) or not isinstance(options, dict):
+    options = begin["options"]
+    if begin["schema_version"] != SCHEMA_VERSION or not isinstance(options, dict):
         raise ValueError("not a record of this version")
-    names: list[str | Target] = []
-    details: dict[str, Mapping[str, str]] = {}
-    for member in members:
-        written = str(member["written"])
-        target = member.get("target")
-        names.append(Target(target[0], target[2], target[1]) if target else written)
-        details[written] = {name: str(member[name]) for name in DETAILS if name in member}
+    run = Recorded(run_id, str(begin["command"]), str(begin["time"]), options=options, **_meant(begin))
     endings: dict[str, Ending] = {}
-    cordoned: dict[str, None] = {}
+    broken: dict[str, None] = {}
+    cordoned: dict[str, str] = {}
     ended = False
     for line in lines[1:]:
         match line:
+            case {"event": "members"}:
+                run = replace(run, **_meant(line))
             case {"event": "begun", "target": str(target)}:
                 endings.pop(target, None)
+                broken[target] = None
                 ended = False
             case {"event": "ended", "target": str(target), "ending": str(ending)}:
                 endings[target] = Ending(ending)
+                broken.pop(target, None)
             case {"event": "cordon", "node": str(node)}:
-                cordoned[node] = None
+                cordoned[node] = str(line.get("uid") or "")
             case {"event": "uncordon", "node": str(node)}:
                 cordoned.pop(node, None)
             case {"event": "end"}:
                 ended = True
             case _:
                 raise ValueError(f"unknown line: {line}")
-    return Recorded(
-        run_id,
-        str(begin["command"]),
-        str(begin["time"]),
-        tuple(names),
-        details,
-        options,
-        endings,
-        tuple(cordoned),
-        ended,
-    )
+    return replace(run, endings=endings, broken=tuple(broken), cordoned=cordoned, ended=ended)
+
+
+def _meant(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says of the members."""
+    names: list[str | Target] = []
+    details: dict[str, Mapping[str, str]] = {}
+    known: dict[str, Known] = {}
+    for member in line["members"]:
+        written = str(member["written"])
+        target = member.get("target")
+        names.append(Target(target[0], target[2], target[1]) if target else written)
+        details[written] = {name: str(member[name]) for name in DETAILS if name in member}
+        if "vm" in member or "at" in member:
+            endpoint = line["endpoints"][member["at"]] if "at" in member else {}
+            known[written] = Known(str(member.get("vm", "")), endpoint)
+    return {"names": tuple(names), "details": details, "known": known}
 
 
 def _unwritable(error: OSError) -> JournalError:

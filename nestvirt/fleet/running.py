@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from nestvirt.model import Ending, Report, Row
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ILL = (Ending.FAIL, Ending.UNKNOWN)
 UNTOUCHED = "stopped before anything of it was touched"
+AGAIN = "run it again at any time"
 
 Tell = Callable[[Step, str], None]
 Work = Callable[[Member, Tell], Report]
@@ -36,12 +37,17 @@ class Pace:
         batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
         failures: after so many failed ones no more is begun; None: all are begun.
         failed: which count as such.
+        down: those of the run that are off, and were not to be; each takes a place in a batch. Is looked at
+            anew each time.
+        reads: nothing is changed, so that who wants to stop twice need not wait for those under way.
     """
 
     parallel: int = 8
     batch: int | None = None
     failures: int | None = None
     failed: Callable[[Row], bool] = lambda row: row.ending in ILL
+    down: Set[str] = frozenset()
+    reads: bool = False
 
 
 class Watcher(Protocol):
@@ -62,9 +68,14 @@ class Watcher(Protocol):
 
 @dataclass
 class Stop:
-    """The user's wish to stop. Once: no more is begun. Twice: those under way end at their next step."""
+    """The user's wish to stop. Once: no more is begun. Twice: those under way end at their next step.
+
+    Attributes:
+        left: threads were left alone that still wait for an answer; the process must not wait for them.
+    """
 
     times: int = 0
+    left: bool = False
     wake: queue.SimpleQueue[tuple[int, Row] | None] = field(default_factory=queue.SimpleQueue)
     _told: set[int] = field(default_factory=set)
 
@@ -119,20 +130,27 @@ class Runner:
             self._waiting.setdefault(id(member.endpoint), deque()).append(index)
         self._under_way: Counter[int] = Counter()  # by endpoint
         self._busy: set[int] = set()
-        self._begun_in_batch = 0
+        self._batch: set[str] = set()  # begun in it
         self._failed = 0
         self._rows: dict[int, Row] = {}
 
     def run(self) -> list[Row]:
         """All rows, in the order of the members; those not begun say why."""
-        with self._stop.listening(), ThreadPoolExecutor(max_workers=self._pace.parallel) as pool:
-            while self._begin(pool):
-                ended = self._stop.wake.get()
-                if ended is None:
-                    self._tell_stopping()
-                    continue
-                self._end(*ended)
-        note = self.why_no_more() or UNTOUCHED
+        pool = ThreadPoolExecutor(max_workers=self._pace.parallel)
+        try:
+            with self._stop.listening():
+                while self._begin(pool):
+                    ended = self._stop.wake.get()
+                    if ended is not None:
+                        self._end(*ended)
+                    elif self._pace.reads and self._stop.times > 1:
+                        self._leave()
+                    else:
+                        self._tell_stopping()
+        finally:
+            pool.shutdown(wait=not self._stop.left)
+        held = f"{len(self._pace.down)} of the run may be off still, and --batch allows no more"
+        note = self.why_no_more() or (held if self._pace.batch and self._pace.down else UNTOUCHED)
         return [self._rows.get(i) or Row(m.written, note=note) for i, m in enumerate(self._members)]
 
     def why_no_more(self) -> str:
@@ -145,9 +163,11 @@ class Runner:
 
     def _begin(self, pool: ThreadPoolExecutor) -> bool:
         """Begin what may be begun now; whether anything is under way."""
-        while not self.why_no_more() and len(self._busy) < self._pace.parallel and self._batch_has_room():
+        if not self._busy:
+            self._batch.clear()
+        while not self.why_no_more() and len(self._busy) < self._pace.parallel:
             heads = [waiting[0] for waiting in self._waiting.values() if waiting]
-            free = [index for index in heads if self._room_at(self._members[index])]
+            free = [i for i in heads if self._room_at(self._members[i]) and self._room_for(self._members[i])]
             if not free:
                 break
             index = min(free)
@@ -155,16 +175,16 @@ class Runner:
             self._waiting[at].popleft()
             self._under_way[at] += 1
             self._busy.add(index)
-            self._begun_in_batch += 1
+            self._batch.add(self._members[index].written)
             pool.submit(self._one, index)
         return bool(self._busy)
 
-    def _batch_has_room(self) -> bool:
+    def _room_for(self, member: Member) -> bool:
+        """Whether the batch has; who is off already takes no more than it has."""
         if self._pace.batch is None:
             return True
-        if not self._busy and self._begun_in_batch >= self._pace.batch:
-            self._begun_in_batch = 0
-        return self._begun_in_batch < self._pace.batch
+        others = set() if member.written in self._pace.down else set(self._pace.down) - self._batch
+        return len(self._batch) + len(others) < self._pace.batch
 
     def _room_at(self, member: Member) -> bool:
         endpoint = member.endpoint
@@ -178,6 +198,12 @@ class Runner:
         self._failed += self._pace.failed(row)
         with self._watching:
             self._watcher.ended(member, row)
+
+    def _leave(self) -> None:
+        """Wait for none of those under way, of which nothing has to be put back."""
+        self._stop.left = bool(self._busy)
+        for index in sorted(self._busy):
+            self._end(index, Row(self._members[index].written, Interrupted(UNTOUCHED, cure=AGAIN)))
 
     def _tell_stopping(self) -> None:
         if self._busy and self._stop.times <= 2:
@@ -201,7 +227,7 @@ class Runner:
         except Error as error:
             outcome = error
         except KeyboardInterrupt:  # of Stop, before the engine had anything to put back
-            outcome = Interrupted(UNTOUCHED, cure="run it again at any time")
+            outcome = Interrupted(UNTOUCHED, cure=AGAIN)
         except Exception as bug:  # noqa: BLE001 - one target's fault does not end the others' work
             outcome = fault(bug)
         outcome = _light(outcome)

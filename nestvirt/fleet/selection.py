@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, TargetError
+from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
 from nestvirt.fleet.patterns import Pattern, parse
 from nestvirt.fleet.targetsfile import FleetFile
@@ -15,7 +16,22 @@ from nestvirt.model import Target, Vm
 from nestvirt.printable import printable
 
 FEW = 3
-"""So many VMs of one endpoint are looked for one by one; more are found in its listing."""
+"""So many VMs of one endpoint are looked for one by one; more are found in its listing.
+
+A single one is looked for when it is its turn; of several, two names may be the same VM's."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which VM a name meant in the run that is gone on with.
+
+    Attributes:
+        vm: its id; empty where it had not been found.
+        endpoint: what led to its hypervisor, as the journal keeps it; empty where that had not answered.
+    """
+
+    vm: str
+    endpoint: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Member:
         vm: known from a listing; None where it is still to be found by name.
         ssh: the user's own way into the guest.
         node: what Kubernetes calls it.
+        known: which it was before, where a run is gone on with.
     """
 
     written: str
@@ -37,6 +54,7 @@ class Member:
     ssh: str | None = None
     ssh_config: str | None = None
     node: str | None = None
+    known: Known | None = None
 
 
 @dataclass
@@ -51,6 +69,8 @@ class Selection:
     endpoints: Endpoints
     file: FleetFile = field(default_factory=FleetFile)
     _details: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _met: set[str] = field(default_factory=set)
+    _found: dict[Target, Vm] = field(default_factory=dict)
 
     def of(self, names: Sequence[str | Target]) -> list[Member]:
         """The members, each VM once. What cannot be found is one, too, with its error.
@@ -61,10 +81,15 @@ class Selection:
         self._details = {str(_meant(name)): told for name, told in self.file.details.items()}
         asked = [(str(what), what) for what in dict.fromkeys(map(_meant, names))]
         listings = self._listings([what for _, what in asked])
+        self._find_few([what for _, what in asked if isinstance(what, Target)], listings)
         members: list[Member] = []
         for written, what in asked:
             members += self._members(written, what, listings)
         return list(_once(members))
+
+    def unmet(self) -> list[str]:
+        """Of which names the file tells what holds for none of the members, as far as all could be asked."""
+        return [name for name in self._details if name not in self._met]
 
     def _members(
         self, written: str, what: Target | Pattern, listings: Mapping[Place, Sequence[Listed] | Error]
@@ -76,12 +101,14 @@ class Selection:
             if isinstance(listed, Error):
                 raise listed
             if isinstance(what, Target):
-                vm = _named(what.name, listed or ())
+                vm = self._found.get(what) or _named(what.name, listed or ())
                 return [self._member(written, what, endpoint, vm)]
             found = [one for one in listed or () if what.matches(one)]
             if not found:
                 raise _nothing(what, listed or ())
         except Error as error:
+            silent = not isinstance(error, TargetError)  # then nobody knows what it has
+            self._met |= {n for n in self._details if n == written or (silent and _beside(n, what))}
             return [Member(printable(written, 300), error=error)]
         return [
             self._member(written, Target(place.backend, one.name, place.profile), endpoint, one.vm)
@@ -90,10 +117,30 @@ class Selection:
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name
+        self._met |= {written, str(target)}
         told = {**self._details.get(written, {}), **self._details.get(str(target), {})}
         told = {key: value.replace("{name}", name) for key, value in told.items()}
         ssh, config, node = (told.get(key) for key in ("ssh", "ssh_config", "node"))
         return Member(str(target), target, endpoint, vm, ssh=ssh, ssh_config=config, node=node)
+
+    def _find_few(self, asked: Sequence[Target], listings: Mapping[Place, Sequence[Listed] | Error]) -> None:
+        """Those of which there are few at an endpoint, so that two names of one VM are known to be that."""
+        at: dict[Place, list[Target]] = {}
+        for target in asked:
+            with contextlib.suppress(Error):  # its row will say so
+                at.setdefault(Place.of(target), []).append(target)
+        several = [found for place, found in at.items() if place not in listings and 1 < len(found) <= FEW]
+
+        def find(targets: Sequence[Target]) -> None:
+            for target in targets:
+                with contextlib.suppress(Error):  # found, or not, once more when it is its turn
+                    self._found[target] = ready[target].connected().find(target.name)
+
+        ready: dict[Target, Endpoint] = {}
+        for target in [target for targets in several for target in targets]:
+            with contextlib.suppress(Error):
+                ready[target] = self.endpoints.at(Place.of(target))
+        answers(find, [[t for t in targets if t in ready] for targets in several])
 
     def _listings(self, asked: Sequence[Target | Pattern]) -> dict[Place, Sequence[Listed] | Error]:
         """Every endpoint that a pattern, or many names, lead to, is asked once; all of them at once."""
@@ -112,11 +159,10 @@ class Selection:
                 pending.append((place, self.endpoints.at(place)))
             except Error as error:
                 results[place] = error
-        with ThreadPoolExecutor(max_workers=max(1, min(16, len(pending)))) as pool:
-            answers = pool.map(lambda each: listing_of(each[1]), pending)
-            for (place, _), answer in zip(pending, answers, strict=True):
-                if place in patterns or not isinstance(answer, TargetError):
-                    results[place] = answer
+        told = answers(lambda each: listing_of(each[1]), pending)
+        for (place, _), answer in zip(pending, told, strict=True):
+            if place in patterns or not isinstance(answer, TargetError):
+                results[place] = answer
         return results
 
 
@@ -133,6 +179,12 @@ def _meant(name: str | Target) -> Target | Pattern:
         folder, machine = folder_and_machine(what.name)
         return replace(what, name=target_name(str(folder), machine))
     return what
+
+
+def _beside(name: str, what: Target | Pattern) -> bool:
+    """Whether a name leads to the same hypervisor."""
+    other = _meant(name)
+    return (other.backend, other.profile) == (what.backend, what.profile)
 
 
 def listing_of(endpoint: Endpoint) -> Sequence[Listed] | Error:

@@ -43,14 +43,15 @@ def fleet_to_html(fleet: Fleet, made: str) -> str:
     urgent = sorted(enumerate(fleet.rows), key=lambda pair: _URGENCY.index(pair[1].ending))
     drawn = {number for number, row in urgent[:MOST_DRAWN] if row.outcome is not None}
     opened = {n for n, row in urgent[:OPEN] if row.ending in (Ending.FAIL, Ending.UNKNOWN)}
-    rows = [_cells(row, n if n in drawn else None) for n, row in enumerate(fleet.rows)]
+    rows = [_cells(row, n if n in drawn else None) for n, row in urgent]
     counts = [(WORDS[ending], count, ending.value) for ending, count in fleet.endings.items() if count]
     counts += [("changed", n, "") for n in [sum(row.changed for row in fleet.rows)] if n]
     left = sum(row.outcome is not None for row in fleet.rows) - len(drawn)
     said, took = sentence(fleet), f"{fleet.seconds:.1f} s" if fleet.seconds else ""
+    dry = "dry run of " if fleet.endings[Ending.PLAN] and not fleet.stopped else ""
     return page(
-        f"nestvirt: {said}",
-        join(f"{said.partition(':')[0]} ", badge(verdict(fleet))),
+        f"nestvirt: {dry}{said}",
+        join(f"{dry}{said.partition(':')[0]} ", badge(verdict(fleet))),
         "; ".join(filter(None, (took, f"run {fleet.run}" if fleet.run else "", fleet.stopped))),
         tiles(counts),
         el("h2", "All targets"),

@@ -19,7 +19,7 @@ class Column:
 
     Args:
         name: its heading.
-        kind: a class for its cells: ``number``, ``name``, ``word`` or ``soft``.
+        kind: a class for its cells: ``number``, ``name``, ``short``, ``word`` or ``soft``.
     """
 
     def __init__(self, name: str, kind: str | None = None) -> None:

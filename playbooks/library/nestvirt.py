@@ -169,9 +169,9 @@ def row_of(target: dict[str, Any]) -> dict[str, Any]:
     return {
         "target": target["target"],
         "ending": target["ending"],
-        "changed": bool(report.get("changes") or cycled),
+        "changed": bool(target.get("changed") or report.get("changes") or cycled),
         "power_cycled": cycled,
-        "run": report.get("run"),
+        "run": report.get("run") or (target["error"] or {}).get("run"),
         "proof": report.get("proof"),
         "why": reasons_of(target),
     }

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.lab import wait_for
 from tests.peers.memory_fleet import COMMAND, MemoryFleet
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> MemoryFleet:
     return MemoryFleet(tmp_path)
-
-
-def runs(fleet: MemoryFleet) -> list[list[dict[str, str]]]:
-    """The fleet runs' records, oldest first."""
-    paths = sorted((fleet.state / "fleets").glob("*.jsonl"))
-    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
 
 
 # --- check
@@ -239,108 +231,6 @@ def test_disable_takes_it_away_again_from_all(fleet: MemoryFleet) -> None:
     done = fleet.run("disable", "memory: *", "--yes")
     assert done.returncode == 0
     assert all(vm.get("nested") is None for vm in fleet.vms().values())  # exactly as before enable
-
-
-# --- stopped, killed, and gone on with
-
-
-def test_killed_in_its_middle_and_resumed_every_vm_ends_well_and_none_is_cycled_twice(
-    fleet: MemoryFleet,
-) -> None:
-    names = [f"vm-{number:02}" for number in range(12)]
-    for name in names:
-        fleet.add(name)
-    killed = fleet.run("enable", "memory: *", "--yes", "--parallel", "3", NESTVIRT_MEMORY_DIE="6")
-    assert killed.returncode == -signal.SIGKILL
-    through = [vm for vm in fleet.vms().values() if vm.get("boots")]
-    down = [vm for vm in fleet.vms().values() if vm["power"] == "stopped"]
-    assert 0 < len(through) < len(names)
-    assert down
-    done = fleet.run("enable", "--resume", "--yes", "-o", "json")
-    assert done.returncode == 0
-    assert all(vm["live"] == "on" and vm["boots"] == 1 for vm in fleet.vms().values())
-    [record] = runs(fleet)
-    begun = [line["target"] for line in record if line["event"] == "begun"]
-    ended = {line["target"] for line in record if line["event"] == "ended"}
-    assert len(ended) == len(names)
-    assert all(begun.count(name) <= 2 for name in set(begun))
-    assert record[-1]["event"] == "end"
-    assert fleet.run("enable", "--resume").returncode == 2  # nothing is left to be done
-
-
-def test_resume_takes_the_options_of_the_run_and_only_its_targets(fleet: MemoryFleet) -> None:
-    fleet.add("a")
-    fleet.add("b")
-    fleet.run("enable", "memory: *", "--yes", "--parallel", "1", "--batch", "1", NESTVIRT_MEMORY_DIE="1")
-    fleet.add("later")
-    fleet.run("enable", "--resume", "--yes")
-    assert "boots" not in fleet.vms()["later"]
-    [record] = runs(fleet)
-    options = record[0]["options"]
-    assert isinstance(options, dict)
-    assert (options["batch"], options["parallel"]) == (1, 1)
-    assert "yes" not in options
-
-
-def test_what_failed_is_tried_again_by_resume(fleet: MemoryFleet) -> None:
-    fleet.add("good")
-    fleet.add("fragile", fragile=True)
-    fleet.run("enable", "memory: *", "--yes")
-    vms = json.loads(fleet.path.read_text())
-    del vms["id-fragile"]["fragile"]
-    fleet.path.write_text(json.dumps(vms))
-    rows = fleet.rows("enable", "--resume", "--yes")
-    assert rows["memory:id-fragile"]["ending"] == "pass"
-    assert fleet.vms()["good"]["boots"] == 1
-
-
-def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(fleet: MemoryFleet) -> None:
-    for number in range(8):
-        fleet.add(f"vm-{number}")
-    running = fleet.begin("enable", "memory: *", "--yes", "--parallel", "2", NESTVIRT_MEMORY_BOOT="1")
-    wait_for(lambda: any(vm["power"] == "stopped" for vm in fleet.vms().values()), 30, "the first to be off")
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    vms = fleet.vms().values()
-    assert all(vm["power"] == "running" for vm in vms)
-    assert 0 < sum(vm.get("live") == "on" for vm in vms) < 8
-    assert "stopping: 2 under way" in err
-    assert "--resume" in out
-    assert fleet.run("enable", "--resume", "--yes").returncode == 0
-    assert all(vm["boots"] == 1 for vm in fleet.vms().values())
-
-
-def test_ctrl_c_twice_ends_those_under_way_at_their_next_step_and_no_setting_is_left_half(
-    fleet: MemoryFleet,
-) -> None:
-    for number in range(8):
-        fleet.add(f"vm-{number}")
-    running = fleet.begin("enable", "memory: *", "--yes", "--parallel", "2", NESTVIRT_MEMORY_BOOT="2")
-    wait_for(lambda: any(vm["power"] == "stopped" for vm in fleet.vms().values()), 30, "the first to be off")
-    running.send_signal(signal.SIGINT)
-    assert running.stderr is not None
-    assert any("Ctrl-C once more" in line for line in running.stderr)
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert all(vm["power"] == "running" for vm in fleet.vms().values())
-    assert all(vm.get("live") == vm.get("nested") for vm in fleet.vms().values())
-    assert fleet.run("enable", "--resume", "--yes").returncode == 0
-    assert all(vm["live"] == "on" for vm in fleet.vms().values())
-
-
-def test_two_cannot_go_on_with_one_run_at_once(fleet: MemoryFleet) -> None:
-    fleet.add("a")
-    fleet.add("b")
-    fleet.run("enable", "memory: *", "--yes", NESTVIRT_MEMORY_DIE="1")
-    first = fleet.begin("enable", "--resume", "--yes", NESTVIRT_MEMORY_BOOT="3")
-    wait_for(lambda: sum(line["event"] == "begun" for line in runs(fleet)[0]) > 2, 30, "it to be under way")
-    second = fleet.run("enable", "--resume", "--yes")
-    first.communicate()
-    assert second.returncode == 1
-    assert "under way" in second.stderr
-    assert first.returncode == 0
 
 
 # --- list

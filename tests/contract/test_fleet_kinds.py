@@ -84,6 +84,15 @@ class TestListing:
         assert found[pending].labels["tag"] == ("k8s", "prod")
         assert found[pending].labels["node"] == ("pve1",)
 
+    def test_proxmox_paused_and_suspended(self, rig: ProxmoxRig) -> None:
+        paused, saved = rig.make(nested=True), rig.make(nested=True)
+        rig.vm(paused).pause()
+        rig.vm(saved).hibernate()
+        found = listed(rig)
+        assert (found[paused].power, found[paused].nesting) == ("suspended", "on")
+        assert found[saved].power == "stopped"
+        assert found[saved].note.startswith("suspended")
+
     def test_hyperv(self, hyperv: HyperVRig) -> None:
         rig = hyperv
         on, off = rig.make(nested=True), rig.make(running=False)

@@ -117,6 +117,64 @@ def test_killed_while_a_node_is_cordoned_resume_uncordons_it(
     assert all(vm["boots"] == 1 for vm in fleet.vms().values())
 
 
+def test_killed_while_a_node_is_cordoned_the_same_command_again_uncordons_it(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.run(*words(cluster), **environment(cluster), NESTVIRT_MEMORY_DIE="1")
+    assert played.cordoned() == ("worker-1",)
+    cluster.kubectl("cordon", "worker-2")  # somebody else
+    done = fleet.run(*words(cluster), **environment(cluster))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "has left the node worker-1 cordoned" in done.stderr
+    told = " ".join(done.stderr.split())
+    assert (
+        f"will write nested and power-cycle the VM; drain node {MASTER} of {cluster.plane.context} first:"
+        in told
+    )
+    assert played.cordoned() == ("worker-2",)
+    assert all(vm["boots"] == 1 for vm in fleet.vms().values())
+    again = fleet.run(*words(cluster), **environment(cluster))
+    assert "cordoned" not in again.stderr
+
+
+def test_a_vm_that_is_off_does_not_end_the_run_and_its_node_is_let_be(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.add("worker-1", running=False)
+    rows = fleet.rows(*words(cluster), **environment(cluster))
+    endings = {name: rows[f"memory:id-{name}"]["ending"] for name in (*WORKERS, MASTER)}
+    assert endings == {"worker-1": "unknown", "worker-2": "pass", MASTER: "pass"}
+    assert played.cordoned_when_down - {("worker-1",)} == {("worker-2", "worker-2"), (MASTER, MASTER)}
+
+
+def test_the_vm_of_a_node_that_is_not_ready_is_left_running(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    cluster.add("worker-3", Machine(ready=False))
+    fleet.add("worker-3")
+    rows = fleet.rows(*words(cluster), **environment(cluster))
+    error = rows["memory:id-worker-3"]["error"]
+    assert (error["kind"], "worker-3 is not Ready" in error["message"]) == ("ChangeRejected", True)
+    assert "worker-3" not in played.down
+    assert "boots" not in fleet.vms()["worker-3"]
+    assert rows["memory:id-worker-2"]["ending"] == "pass"
+
+
+def test_the_plan_names_each_node_its_cluster_and_what_will_be_lost(
+    cluster: Cluster, fleet: MemoryFleet
+) -> None:
+    asked = words(cluster, "--dry-run", "--delete-emptydir-data", "--force-off")
+    rows = fleet.rows(*asked, **environment(cluster))
+    drain = (
+        f"it would drain node worker-1 of {cluster.plane.context} first, and pods with emptyDir volumes lose"
+    )
+    told = rows["memory:id-worker-1"]["remains"]
+    assert any(line.startswith(drain) for line in told), told
+    assert any("cut the power after 60 s" in line for line in told), told
+    shown = fleet.run(*asked, **environment(cluster)).stdout
+    assert "drain node worker-2" in "".join(shown.split("\n"))
+
+
 def test_a_vm_that_is_no_node_is_found_before_anything_is_touched(
     cluster: Cluster, fleet: MemoryFleet, played: Kubelets
 ) -> None:

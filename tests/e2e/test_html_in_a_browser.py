@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nestvirt import report_html
-from nestvirt.model import Fleet, Row
+from nestvirt import report_html, report_list
+from nestvirt.backends.base import Listed
+from nestvirt.model import Fleet, Power, Row, Vm
+from nestvirt.report_list import Entry, Inventory
 from tests.lab import LabError, need
 from tests.peers.browser import Browser
 from tests.unit.fleets import FLEET, hostile, proven
@@ -143,6 +145,30 @@ def test_words_stand_out_in_the_light_and_in_the_dark(browser: Browser, scheme: 
 def test_nothing_runs_out_of_the_window(browser: Browser, width: int) -> None:
     browser.look(width=width)
     assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1200, 1600])
+def test_of_the_list_of_vms_no_column_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
+    labels = {"id": ("100",), "node": ("pve-rack-12",), "pool": ("production",), "tag": ("k8s-worker", "a")}
+    entries = [
+        Entry(
+            f"proxmox@datacentre-east:{number}",
+            Listed(
+                Vm(str(number), f"k8s-worker-{number}.east"), str(number), Power.SUSPENDED, "pending", labels
+            ),
+            drift="what is configured takes effect at its next power cycle only",
+            proven="2026-11-29T12:00:00+00:00",
+        )
+        for number in range(100, 112)
+    ]
+    page = tmp_path / "list.html"
+    page.write_text(report_list.to_html(Inventory(entries), "2026-01-31 10:15 UTC"), encoding="utf-8")
+    browser.look(width=width)
+    browser.open(page)
+    assert browser.run("document.querySelector('.wide').scrollWidth") <= browser.run(
+        "document.querySelector('.wide').clientWidth"
+    )
+    assert browser.run("document.querySelector('tbody td:last-child').clientWidth") >= 150
 
 
 def test_the_words_of_the_picture_fit_into_their_frames(browser: Browser) -> None:

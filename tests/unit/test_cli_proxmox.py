@@ -188,7 +188,7 @@ def test_where_a_setting_is_from_is_told_and_no_secret(
     monkeypatch.setenv("PROXMOX_VE_ENDPOINT", URL)
     monkeypatch.setenv("PROXMOX_VE_API_TOKEN", SECRET)
     done = nestvirt("check", "--proxmox", "100", "-o", output)
-    told = "nestvirt: connecting; the endpoint is from PROXMOX_VE_ENDPOINT\n"
+    told = "nestvirt: connecting to proxmox; the endpoint is from PROXMOX_VE_ENDPOINT, the api_token is from "
     assert (told in done.stderr) is (output == "text")
     assert ("the api_token is from PROXMOX_VE_API_TOKEN" in done.stderr) is (output == "text")
     assert SECRET not in done.stdout + done.stderr
@@ -204,7 +204,7 @@ def test_that_nothing_is_verified_is_told(
     option = [] if variable else ["--insecure"]
     done = nestvirt("check", "--proxmox", "100", "--connect", URL, *option, *flag)
     line = f"the server's certificate is NOT verified: {variable or 'option --insecure'} says so\n"
-    assert (f"nestvirt: connecting; {line}" in done.stderr) is told
+    assert (f"nestvirt: connecting to proxmox; {line}" in done.stderr) is told
 
 
 @pytest.mark.parametrize(

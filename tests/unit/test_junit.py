@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from xml.etree import ElementTree
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from nestvirt import junit
 from nestvirt.cli.output import finish, reporting_errors
 from nestvirt.errors import ConnectionFailed
-from nestvirt.model import Finding, Layer, Report, Status
-from tests.unit.fleets import FLEET, fleet, hostile
+from nestvirt.model import Finding, Fleet, Layer, Report, Status
+from tests.unit.fleets import FLEET, ROWS, fleet, hostile
 
 KVM = "cluster-node-kvm"
 RESULT = {
@@ -107,7 +108,7 @@ def suites(text: str) -> list[ElementTree.Element]:
 
 
 def test_many_are_a_suite_each() -> None:
-    found = suites(junit.fleet_to_junit(FLEET))
+    found = suites("".join(junit.fleet_to_junit(FLEET)))
     assert [suite.get("name") for suite in found] == [row.target for row in FLEET.rows]
     counts = {
         suite.get("name"): (suite.get("failures"), suite.get("errors"), suite.get("skipped"))
@@ -121,20 +122,37 @@ def test_many_are_a_suite_each() -> None:
 
 
 def test_what_a_dry_run_would_do_has_passed() -> None:
-    (suite,) = suites(junit.fleet_to_junit(fleet("planned")))
+    (suite,) = suites("".join(junit.fleet_to_junit(fleet("planned"))))
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
     assert "would write cpu" in ElementTree.tostring(suite, encoding="unicode")
 
 
 def test_the_counts_of_all_are_the_sums() -> None:
-    root = ElementTree.fromstring(junit.fleet_to_junit(FLEET))  # noqa: S314 - our own
+    root = ElementTree.fromstring("".join(junit.fleet_to_junit(FLEET)))  # noqa: S314 - our own
     for name in ("tests", "failures", "errors"):
         assert int(root.get(name, "")) == sum(int(suite.get(name, "")) for suite in root)
     assert root[0].get("time") == "12.250"
 
 
+def test_the_counts_of_all_are_known_before_any_suite_is_made() -> None:
+    for one in (*ROWS.values(), *hostile().rows):
+        root = ElementTree.fromstring("".join(junit.fleet_to_junit(Fleet((one,)))))  # noqa: S314 - our own
+        assert [root.get(n) for n in ("tests", "failures", "errors")] == [
+            root[0].get(n) for n in ("tests", "failures", "errors")
+        ]
+
+
+def test_of_very_many_no_more_than_one_suite_is_held_at_once() -> None:
+    many = Fleet((ROWS["proven"],) * 3000)
+    tracemalloc.start()
+    size = sum(map(len, junit.fleet_to_junit(many)))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < size / 10
+
+
 def test_whatever_others_say_of_many_it_is_xml() -> None:
-    assert len(suites(junit.fleet_to_junit(hostile()))) == 3
+    assert len(suites("".join(junit.fleet_to_junit(hostile())))) == 3
 
 
 # --- what Jenkins' xUnit plugin, the strictest reader, takes: its junit-10.xsd in our words
@@ -158,8 +176,8 @@ SECONDS = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
     [
         junit.to_junit(Report("cluster lab", tuple(map(finding, Status)), goal=None)),
         junit.error_to_junit(ConnectionFailed("no answer", evidence="refused")),
-        junit.fleet_to_junit(FLEET),
-        junit.fleet_to_junit(hostile()),
+        "".join(junit.fleet_to_junit(FLEET)),
+        "".join(junit.fleet_to_junit(hostile())),
     ],
     ids=["report", "error", "fleet", "hostile"],
 )

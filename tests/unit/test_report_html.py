@@ -160,7 +160,8 @@ def rows_of(root: ElementTree.Element) -> list[list[str]]:
 
 
 def test_the_table_has_a_row_for_each_target() -> None:
-    rows = rows_of(parsed(PAGES["fleet"]))
+    named = {row[1]: row for row in rows_of(parsed(PAGES["fleet"]))}
+    rows = [named[row.target] for row in FLEET.rows]
     assert rows[0] == [
         "pass",
         "libvirt:web-01",
@@ -193,7 +194,7 @@ def test_states_sort_by_urgency_and_figures_by_value() -> None:
         "plan",
         "pass",
     ]
-    assert (keys[0][4], keys[1][4]) == ("9500.0", "-1")
+    assert (keys[-2][4], keys[0][4]) == ("9500.0", "-1")
 
 
 def test_the_tiles_count() -> None:
@@ -201,6 +202,23 @@ def test_the_tiles_count() -> None:
     assert [words_of(tile) for tile in tiles] == [
         "2 pass", "1 plan", "3 fail", "1 unknown", "1 not begun", "1 changed",
     ]  # fmt: skip
+
+
+def test_the_ill_are_on_top_and_else_the_order_is_the_commands() -> None:
+    assert [row[0] for row in rows_of(parsed(PAGES["fleet"]))] == [
+        *("fail", "fail", "fail", "unknown", "not begun", "plan", "pass", "pass"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of", "dry"),
+    [(fleet("proven", "planned"), True), (fleet("proven", "down"), False), (FLEET, False)],
+    ids=["planned", "done", "stopped while it was planned"],
+)
+def test_a_dry_runs_heading_says_that_it_was_one(of: Fleet, dry: bool) -> None:
+    root = parsed(report_html.fleet_to_html(of, MADE))
+    for said in (root.findtext("head/title") or "", words_of(next(root.iter("h1")))):
+        assert ("dry run of " in said) is dry
 
 
 def test_what_is_ill_is_open_and_the_rest_is_closed() -> None:

@@ -1,4 +1,7 @@
-"""All VMs of a cluster: one question for all of them, and one for each one's configuration."""
+"""All VMs of a cluster: one question for all, one for each one's configuration, and one for each that runs.
+
+The cluster's own list has a VM that is paused as one that runs.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,9 @@ def _one(api: Api, row: Mapping[str, Any], node: Node) -> Listed:
     power = Power.RUNNING if row.get("status") == "running" else Power.STOPPED
     try:
         rows = api.get(vm_path(node.name, vmid, "pending"))
-        around = Surroundings(node, {}, (), None)
-        facts = vm_facts(vmid, api.who, rows, {"status": row.get("status", "unknown")}, around, ())
+        state = api.get(vm_path(node.name, vmid, "status/current")) if power is Power.RUNNING else {}
+        state = {"status": row.get("status", "unknown"), **state}
+        facts = vm_facts(vmid, api.who, rows, state, Surroundings(node, {}, (), None), ())
     except (AccessDenied, ConnectionFailed) as error:
         elsewhere = isinstance(error, Refused) and is_elsewhere(error)
         note = "it has moved, or was removed, a moment ago"
@@ -53,7 +57,9 @@ def _one(api: Api, row: Mapping[str, Any], node: Node) -> Listed:
         )
     vm = Vm(f"{vmid}@{uuid_of(rows) or api.address}", title)
     note = "a template" if facts.template else ""
-    return Listed(vm, vmid, power, nesting_of(partial(_of_cpu, facts)), labels, note)
+    if facts.lock == "suspended":
+        note = "suspended: its memory is saved on disk"
+    return Listed(vm, vmid, facts.power, nesting_of(partial(_of_cpu, facts)), labels, note)
 
 
 def _of_cpu(facts: VmFacts, goal: Goal) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,24 @@ from nestvirt.engine import Manner, Step
 from nestvirt.errors import ChangeRejected
 from nestvirt.fleet.doing import PAGE, Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints
+from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Goal, Plan, Report, Row, Target, Vm
+from nestvirt.model import (
+    Ending,
+    Finding,
+    Goal,
+    Layer,
+    Plan,
+    Power,
+    Report,
+    Row,
+    Status,
+    Target,
+    Vm,
+)
 from tests.peers import memory
+from tests.peers.kubectl import FakeKubectl
 from tests.peers.memory_fleet import MemoryFleet
 
 
@@ -82,6 +97,55 @@ def test_where_something_else_would_have_to_be_done_by_now_nothing_is(fleet: Mem
     assert fleet.path.read_bytes() == before
 
 
+@pytest.mark.parametrize(("shown", "now"), [("stopped", "running"), ("running", "stopped")])
+def test_who_was_started_or_stopped_since_it_was_shown_is_left_alone(
+    fleet: MemoryFleet, shown: str, now: str
+) -> None:
+    fleet.add("a", power=shown)
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    edit(fleet, "a", power=now)
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert caught.value.evidence.startswith("it would write nested")
+    assert ("power-cycle" in caught.value.evidence) is (now == "running")
+    assert fleet.path.read_bytes() == before
+
+
+def test_who_owes_its_power_since_it_was_shown_is_left_alone(fleet: MemoryFleet) -> None:
+    fleet.add("a", running=False)
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    Journal(fleet.state).begin("enable", Target("memory", "id-a"), Vm("id-a", "a"), Power.RUNNING, {})
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert "which an interrupted run has left off" in caught.value.evidence
+    assert fleet.path.read_bytes() == before
+
+
+def test_what_has_to_be_minded_only_since_it_was_shown_was_not_agreed_to(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    planned = reaching(fleet, [member])
+    plan = planned.plan(member, tell)
+    mind = Finding("vm-snapshot-memory", Layer.VM, Status.WARN, "a snapshot of its memory", "take a new one")
+    judge = memory.MemoryFacts.judge
+    monkeypatch.setattr(memory.MemoryFacts, "judge", lambda facts, goal: [*judge(facts, goal), mind])
+    before = fleet.path.read_bytes()
+    with pytest.raises(ChangeRejected, match="agreed to") as caught:
+        replace(planned, plans={member.written: plan}).carry_out(member, tell)
+    assert "mind vm-snapshot-memory: a snapshot of its memory" in caught.value.evidence
+    assert fleet.path.read_bytes() == before
+    again = planned.plan(member, tell)
+    assert replace(planned, plans={member.written: again}).carry_out(member, tell).changes
+
+
 def test_where_somebody_else_has_done_it_meanwhile_it_is_only_verified(fleet: MemoryFleet) -> None:
     fleet.add("a")
     [member] = all_of(fleet)
@@ -142,3 +206,45 @@ def test_its_cures_name_it_as_the_command_line_does(fleet: MemoryFleet) -> None:
     plain = doing(fleet, [replace(member, target=Target("memory", "a b"))])
     cures = [f.cure for f in plain.check(replace(member, target=Target("memory", "a b")), tell).findings]
     assert "nestvirt enable 'memory:a b'" in cures
+
+
+def test_the_plan_says_that_power_would_be_cut(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.add("b", running=False)
+    a, b = all_of(fleet)
+    cutting = Reaching(doing(fleet, [a, b], timeout=7), Goal(), Manner(nobody, force_off=True, dry_run=True))
+    [_, cut] = cutting.plan(a, tell).remains
+    assert "cut the power after 7 s" in cut
+    assert "cut" not in "".join(cutting.plan(b, tell).remains)
+    assert "cut" not in "".join(reaching(fleet, [a]).plan(a, tell).remains)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_under_a_node_that_is_not_ready_a_vm_is_started_and_never_stopped(
+    fleet: MemoryFleet, tmp_path: Path, running: bool
+) -> None:
+    fleet.add("a", running=running, nested=None if running else "on")
+    [member] = all_of(fleet)
+    kubectl = FakeKubectl(tmp_path)
+    kubectl.behave(
+        f"vm = json.load(open({str(fleet.path)!r}))['id-a']\n"
+        "state = {'conditions': [{'type': 'Ready', 'status': str('boots' in vm)}]}\n"
+        "state['nodeInfo'] = {'bootID': str(vm.get('boots', 0))}\n"
+        "node = {'metadata': {'name': 'a'}, 'spec': {'unschedulable': True}, 'status': state}\n"
+        "if '--raw' in argv: say(json.dumps(node if '/nodes/a' in argv[-1] else {'items': [node]}))\n"
+    )
+    nodes = Nodes(kubectl.kube, None, 20, left={"a"})
+    work = replace(reaching(fleet, [member]), nodes=nodes)
+    if running:
+        with pytest.raises(ChangeRejected, match="a is not Ready"):
+            work.plan(member, tell)
+        nodes.left.clear()
+        return
+    vm = Vm("id-a", "a")
+    work.doing.journal.begin("enable", Target("memory", "a"), vm, Power.RUNNING, {"path": str(fleet.path)})
+    plan = work.plan(member, tell)
+    assert plan.cycled
+    replace(work, plans={member.written: plan}).carry_out(member, tell)
+    words = [call["argv"][-2:] for call in kubectl.calls if "--raw" not in call["argv"]]
+    assert words == [["uncordon", "a"]]
+    assert "/nodes/a" in kubectl.calls[-2]["argv"][-1]  # it was waited for

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nestvirt.backends import base
-from nestvirt.errors import Error, PowerError, TargetError
+from nestvirt.errors import ChangeRejected, Error, PowerError, TargetError
 from nestvirt.fleet.nodes import Nodes
 from tests.peers.kubectl import FakeKubectl
 
 
 def node(name: str, *, ready: bool = True, cordoned: bool = False, boot: str = "1") -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "labels": {}},
+        "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": {}},
         "spec": {"unschedulable": True} if cordoned else {},
         "status": {
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
@@ -30,7 +31,8 @@ class Notes:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def cordoning(self, node: str) -> None:
+    def cordoning(self, node: str, uid: str) -> None:
+        assert uid == f"uid-of-{node}"
         self.lines.append(f"cordon {node}")
 
     def uncordoned(self, node: str) -> None:
@@ -145,6 +147,64 @@ def test_ready_counts_once_it_is_of_another_boot(
     assert "has not reported since its start" in caught.value.evidence
     play(kubectl, [node("a", boot="2")])
     nodes.wait_ready("a")
+
+
+def test_an_uncordon_that_fails_is_no_fault_of_the_vm_and_is_left_for_the_end(kubectl: FakeKubectl) -> None:
+    play(kubectl, [node("a")], fail="uncordon", words="error: refused")
+    notes = Notes()
+    nodes = Nodes(kubectl.kube, notes, 5)
+    with nodes.away("a", lambda _what: None):
+        pass
+    assert nodes.left == {"a"}
+    assert notes.lines == ["cordon a"]
+
+
+def test_an_uncordon_that_fails_does_not_hide_what_failed_before(kubectl: FakeKubectl) -> None:
+    play(kubectl, [node("a")], fail="uncordon", words="error: refused")
+    failure = PowerError("it did not start", cure="look at it")
+    with pytest.raises(PowerError) as caught, Nodes(kubectl.kube, Notes(), 5).away("a", lambda _what: None):
+        raise failure
+    assert caught.value is failure
+    assert failure.cure.startswith("look at it; ")
+    assert "kubectl uncordon a" in failure.cure
+
+
+def test_no_node_goes_down_while_one_before_it_is_not_back(
+    kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "FIRST_PAUSE", 0.01)
+    play(kubectl, [node("a", boot="1"), node("b")])
+    nodes = Nodes(kubectl.kube, Notes(), 0.1)
+    nodes.state("a")
+    nodes.refuse_while_lost()
+    play(kubectl, [node("a", boot="2", ready=False), node("b")])
+    with pytest.raises(PowerError):
+        nodes.wait_ready("a")
+    with pytest.raises(ChangeRejected, match="the node a is not Ready"):
+        nodes.refuse_while_lost()
+    play(kubectl, [node("a", boot="2"), node("b")])
+    nodes.refuse_while_lost()
+    assert nodes.lost == {}
+
+
+def test_a_run_is_not_gone_on_with_on_another_cluster(kubectl: FakeKubectl) -> None:
+    play(kubectl, [node("a"), node("b")])
+    nodes = Nodes(kubectl.kube, Notes(), 5)
+    nodes.take_up("run-1", {"a": "uid-of-a", "b": ""})
+    assert nodes.left == {"a", "b"}
+    for other in ({"a": "uid-of-another-a"}, {"c": "uid-of-c"}):
+        with pytest.raises(ChangeRejected, match="run run-1 has cordoned") as caught:
+            Nodes(kubectl.kube, Notes(), 5).take_up("run-1", other)
+        assert "--context" in caught.value.cure
+
+
+def test_the_cluster_is_called_by_its_contexts_name(kubectl: FakeKubectl) -> None:
+    kubectl.behave("if argv[-2:] == ['config', 'current-context']: say('prod')")
+    plain = replace(kubectl.kube, context=None)
+    assert Nodes(plain, Notes(), 5).would("a") == "it would drain node a of prod first"
+    kubectl.fail("error: current-context is not set")
+    assert Nodes(plain, Notes(), 5).place == "the current context"
+    assert "emptyDir volumes lose" in Nodes(kubectl.kube, Notes(), 5, empty_dirs=True).would("a")
 
 
 def test_an_unknown_node_is_told_beside_those_that_there_are(kubectl: FakeKubectl) -> None:

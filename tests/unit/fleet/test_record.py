@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from nestvirt.backends.base import Backend
 from nestvirt.errors import Busy, JournalError, TargetError
+from nestvirt.fleet.endpoints import Endpoint, Place
 from nestvirt.fleet.record import FleetRuns
-from nestvirt.fleet.selection import Member
-from nestvirt.model import Ending, Target
+from nestvirt.fleet.selection import Known, Member
+from nestvirt.model import Ending, Target, Vm
 
 MEMBERS = [
     Member("libvirt:a", Target("libvirt", "a"), ssh="admin@a", node="worker-a"),
@@ -30,8 +35,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         record.begun("libvirt:a")
         record.ended("libvirt:a", Ending.PASS)
         record.begun("proxmox: tag=k8s")
-        record.cordoning("worker-a")
-        record.cordoning("worker-b")
+        record.cordoning("worker-a", "uid-a")
+        record.cordoning("worker-b", "uid-b")
         record.uncordoned("worker-a")
     found = runs.find(None, "enable")
     assert found.id == record.id
@@ -40,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert found.details["libvirt:a"] == {"ssh": "admin@a", "node": "worker-a"}
     assert found.options == {"batch": 2}
     assert found.endings == {"libvirt:a": Ending.PASS}
-    assert found.cordoned == ("worker-b",)
+    assert found.cordoned == {"worker-b": "uid-b"}
     assert not found.ended
     assert found.resumable
 
@@ -95,12 +100,108 @@ def test_a_run_of_the_other_command_is_told_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}\n", '{"event": "begin", "schema_version": 9}\n', "no JSON\n", "[]\n"])
-def test_a_record_that_cannot_be_read_is_said_so(tmp_path: Path, text: str) -> None:
+def test_a_record_that_cannot_be_read_is_said_so_and_is_in_nobody_elses_way(
+    tmp_path: Path, text: str
+) -> None:
+    skipped: list[JournalError] = []
+    runs = FleetRuns(tmp_path, skipped.append)
+    with runs.begin("enable", MEMBERS, {}) as record:
+        pass
+    ill = tmp_path / "fleets/29990131-101500-1a2b3c.jsonl"
+    ill.write_text(text)
+    with pytest.raises(JournalError, match="1a2b3c"):
+        runs.find(ill.stem, "enable")
+    assert runs.find(record.id, "enable").id == record.id
+    assert skipped == []
+    assert runs.find(None, "enable").id == record.id
+    with pytest.raises(TargetError):
+        runs.find(None, "disable")
+    assert [ill.stem in error.message for error in skipped] == [True]
+
+
+def test_no_path_is_taken_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "fleets").mkdir()
-    (tmp_path / "fleets/20260131-101500-1a2b3c.jsonl").write_text(text)
-    with pytest.raises(JournalError) as caught:
-        FleetRuns(tmp_path).find(None, "enable")
-    assert "1a2b3c" in caught.value.message
+    (tmp_path / "else.jsonl").write_text("no JSON\n")
+    with pytest.raises(TargetError):
+        FleetRuns(tmp_path).find("../else", "enable")
+
+
+def test_a_write_that_falls_short_stops_the_run_and_leaves_no_half_line_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = FleetRuns(tmp_path)
+    write = os.write
+    with runs.begin("enable", MEMBERS, {}) as record:
+        monkeypatch.setattr(os, "write", lambda to, data: write(to, data[:5]))
+        with pytest.raises(JournalError, match="nothing more is begun"):
+            record.begun("libvirt:a")
+        monkeypatch.setattr(os, "write", write)
+        record.ended("libvirt:a", Ending.FAIL)
+    assert runs.find(None, "enable").endings == {"libvirt:a": Ending.FAIL}
+
+
+def test_only_the_newest_run_of_all_is_gone_on_with_unless_it_is_named(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS, {}) as older:
+        older.begun("libvirt:a")
+    assert runs.find(None, "enable").id == older.id
+    with runs.begin("disable", MEMBERS[:1], {}) as newer:
+        newer.ended("libvirt:a", Ending.PASS)
+        runs.end(newer)
+    with pytest.raises(TargetError, match="is to be resumed") as caught:
+        runs.find(None, "enable")
+    assert newer.id in caught.value.evidence
+    assert f"--resume {older.id}" in caught.value.cure
+    assert runs.find(older.id, "enable").id == older.id
+
+
+def test_a_run_that_came_to_its_end_is_gone_on_with_by_its_id_only(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS[:2], {}) as record:
+        record.ended("libvirt:a", Ending.UNKNOWN)
+        runs.end(record)
+        assert not runs.find(record.id, "enable").ended  # one has no ending
+        record.ended(MEMBERS[1].written, Ending.PASS)
+        runs.end(record)
+    with pytest.raises(TargetError, match="is to be resumed") as caught:
+        runs.find(None, "enable")
+    assert f"--resume {record.id}" in caught.value.cure
+    assert runs.find(record.id, "enable").ended
+
+
+def test_what_is_left_is_told_by_names_also_where_a_pattern_has_become_several(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", [MEMBERS[0], MEMBERS[2]], {}) as record:
+        record.ended("libvirt:a", Ending.PASS)
+        record.ended("proxmox: tag=k8s", Ending.FAIL)
+    assert runs.find(None, "enable").resumable
+    found = [Member(f"proxmox:{n}", Target("proxmox", str(n))) for n in (1, 2)]
+    with runs.reopen(runs.find(None, "enable")) as again:
+        again.meant([MEMBERS[0], *found])
+        again.ended("proxmox:1", Ending.PASS)
+    assert runs.find(None, "enable").resumable  # as many passed as were named first, and one is left
+    with runs.reopen(runs.find(None, "enable")) as again:
+        again.ended("proxmox:2", Ending.PASS)
+    assert not runs.find(again.id, "enable").resumable
+
+
+def test_which_vm_each_name_meant_and_what_led_to_it_is_kept_and_no_secret(tmp_path: Path) -> None:
+    endpoint = Endpoint(Place("proxmox", None), {"endpoint": "pve", "password": "hush"})
+    endpoint._backend = cast(Backend, SimpleNamespace(endpoint={"endpoint": "https://pve:8006"}))
+    vms = [Member(f"proxmox:{n}", Target("proxmox", n), endpoint, Vm(f"{n}@uuid", n)) for n in "12"]
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", [*vms, *MEMBERS], {}) as record:
+        record.begun("proxmox:1")
+    known = runs.find(None, "enable").known
+    assert known["proxmox:2"] == Known("2@uuid", {"endpoint": "https://pve:8006"})
+    assert list(known) == ["proxmox:1", "proxmox:2"]
+    assert "hush" not in path_of(tmp_path).read_text()
+    assert path_of(tmp_path).read_text().count("https://pve:8006") == 1
+    assert runs.find(None, "enable").broken == ("proxmox:1",)
+    gone_on = [Member(m.written, m.target, endpoint, Vm("other", "x"), known=known[m.written]) for m in vms]
+    with runs.reopen(runs.find(record.id, "enable")) as again:
+        again.meant(gone_on)
+    assert runs.find(None, "enable").known == known  # what it was, not what there is elsewhere
 
 
 def test_an_empty_record_had_begun_nothing(tmp_path: Path) -> None:

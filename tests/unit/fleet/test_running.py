@@ -125,6 +125,41 @@ def test_a_batch_begins_when_the_one_before_has_ended() -> None:
         assert sorted(kinds[batch * 4 : batch * 4 + 4]) == ["begun", "begun", "ended", "ended"]
 
 
+def test_who_is_off_already_takes_a_place_in_each_batch_until_it_is_up() -> None:
+    down, most = {"memory:0", "memory:1", "memory:elsewhere"}, 0
+    lock = threading.Lock()
+
+    def work(member: Member, tell: Tell) -> Report:
+        nonlocal most
+        with lock:
+            down.add(member.written)
+            most = max(most, len(down))
+        time.sleep(0.01)
+        with lock:
+            down.discard(member.written)
+        return report(member.written)
+
+    rows, _ = run([member(str(i)) for i in range(6)], work, Pace(parallel=8, batch=3, down=down))
+    assert [row.ending for row in rows] == [Ending.PASS] * 6
+    assert most == 3
+
+
+def test_no_batch_is_begun_where_as_many_are_off_still() -> None:
+    down: set[str] = set()
+
+    def work(member: Member, tell: Tell) -> Report:
+        if member.written in ("memory:0", "memory:2"):
+            down.add(member.written)
+        return report(member.written)
+
+    pace = Pace(parallel=8, batch=2, failures=9, down=down)
+    rows, seen = run([member(str(i)) for i in range(6)], work, pace)
+    assert [row.ending for row in rows[:3]] == [Ending.PASS] * 3
+    assert [row.ending for row in rows[3:]] == [Ending.NOT_BEGUN] * 3
+    assert rows[3].note == "2 of the run may be off still, and --batch allows no more"
+    assert [name for kind, name in seen.events if kind == "begun"] == ["memory:0", "memory:1", "memory:2"]
+
+
 def test_after_too_many_failures_no_more_is_begun() -> None:
     gauge = Gauge(ill=("1", "2"))
     rows, _ = run([member(str(i)) for i in range(6)], gauge, Pace(parallel=1, failures=2))

@@ -74,6 +74,33 @@ def test_few_names_ask_for_no_listing(fleet: MemoryFleet, counted: type[Counted]
     assert (counted.connections, counted.listings) == (0, 0)
 
 
+def test_two_names_of_one_vm_are_one_member_however_few_they_are(
+    fleet: MemoryFleet, counted: type[Counted]
+) -> None:
+    fleet.add("a")
+    fleet.add("b")
+    found = chosen(fleet, ["memory:a", "memory:id-a", "memory:b"])
+    assert [member.written for member in found] == ["memory:a", "memory:b"]
+    assert counted.listings == 0
+    found = chosen(fleet, ["memory:nope", "memory:a", "memory@gone:a", "memory@gone:id-a"])
+    assert [member.written for member in found] == [
+        *("memory:nope", "memory:a", "memory@gone:a", "memory@gone:id-a"),
+    ]
+    assert all(member.error is None for member in found)  # each says itself what is wrong when it is its turn
+
+
+def test_what_the_file_tells_of_nobody_is_known(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    told = ("memory: *", "memory:id-a", "memory:zzz", "memory@gone:b", "memory: name=c")
+    names = ["memory: *", "memory@gone: *", "memory: name=c"]
+    file = FleetFile(details={name: {"node": "n"} for name in told})
+    endpoints = Endpoints(lambda place: {"path": str(fleet.folder / "no" if place.profile else fleet.path)})
+    selection = Selection(endpoints, file)
+    selection.of(names)
+    endpoints.close()
+    assert selection.unmet() == ["memory:zzz"]
+
+
 def test_an_ambiguous_name_is_left_to_the_backend_which_refuses_it(fleet: MemoryFleet) -> None:
     for number in range(FEW):
         fleet.add(f"vm-{number}")
