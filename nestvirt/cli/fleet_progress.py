@@ -108,7 +108,7 @@ class Screen:
 
     def stopping(self, left: int, *, at_once: bool) -> None:
         """See Watcher."""
-        words = f"stopping: {left} under way are finished; Ctrl-C once more ends them at their next step"
+        words = f"stopping: {left} under way are finished; Ctrl-C once more stops them, too"
         if at_once:
             words = f"stopping {left} under way at their next step; what was begun is put back"
         self.note(words)
