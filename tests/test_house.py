@@ -19,7 +19,7 @@ from nestvirt.kata.checks import CHECKS as CLUSTER_CHECKS
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nestvirt", "tests", "benchmarks", "playbooks", "docs")
 FILE_LINES, FUNCTION_LINES = 400, 50
-TRAVELS_ALONE = {Path("nestvirt/guest/probe.py"): 700}  # one file by design: it is sent into guests as it is
+TRAVELS_ALONE = {Path("nestvirt/guest/probe.py"): 710}  # one file by design: it is sent into guests as it is
 VAGUE = {"utils", "helpers", "common", "core", "manager"}
 
 # From below to above; a module imports from its own row and from those below it.

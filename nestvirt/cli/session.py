@@ -255,11 +255,11 @@ def _show_plan(session: Session, plan: Plan) -> None:
         at = f" at {place}" if place else ""
         console.print(printable(f"{session.target}{named}{at}: this will be changed"))
         for warning in plan.warnings:
-            console.print(printable(f"  mind {warning.check}: {warning.evidence}"))
+            console.print(f"  {printable(f'mind {warning.check}: {warning.evidence}')}")
         host = session.backend.endpoint.get("with_host")
         below = [change for change in plan.changes if host and change.setting.startswith("/")]
         if below:
-            console.print(printable(f"  on its host, {host}, which other VMs may run on:"))
+            console.print(f"  {printable(f'on its host, {host}, which other VMs may run on:')}")
             console.print(report.diff(below), end="")
             console.print("  on the VM:")
         console.print(report.diff([change for change in plan.changes if change not in below]), end="")

@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.shown import without_figures
 from tests.lab.k8s import ControlPlane
 from tests.lab.kvmhost import KvmHost
 from tests.lab.libvirtd import LibvirtLab
@@ -30,7 +31,6 @@ CONFIGURATION = re.compile(r"^```yaml\n# (?P<path>config/dev\.yaml)\n(?P<text>(?
 EXAMPLE = re.compile(r"^```console\n\$ (?P<command>nestvirt .*)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
 VM, HOST = "web-01", "node1"
 VMX = f'.encoding = "UTF-8"\nconfig.version = "8"\nvirtualHW.version = "19"\ndisplayName = "{VM}"\n'
-FIGURE = re.compile(r"\b(0x[0-9a-f]+|\d{8}-\d{6}-[0-9a-f]{6}|\d+(\.\d+)*)\b")
 
 
 @dataclass
@@ -131,11 +131,6 @@ def printed_in(environment: dict[str, str], folder: Path) -> list[str]:
         told = done.stdout.replace(str(folder), "/home/USER/vmware")
         texts.append("\n".join(line.rstrip() for line in told.splitlines()) + "\n")
     return texts
-
-
-def without_figures(text: str) -> str:
-    """The text with every measured, random or dated figure as N."""
-    return FIGURE.sub("N", text)
 
 
 def test_commands_print_what_the_readme_shows(

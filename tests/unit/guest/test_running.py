@@ -223,6 +223,18 @@ def test_a_busy_machine_does_not_make_a_quick_guest_slow(monkeypatch: pytest.Mon
     assert probe._loops_per_s(spin) > 0.9 * 500e6
 
 
+def test_one_disturbed_count_does_not_make_a_quick_guest_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Processor(50e-6, 56e6)
+
+    def spin(count: int) -> None:
+        guest.spin(count)
+        if count == 8000:
+            guest.now += 1.6e-3  # each of the three times
+
+    monkeypatch.setattr(time, "perf_counter", guest.perf_counter)
+    assert probe._loops_per_s(spin) > 0.9 * 56e6
+
+
 def test_exits_that_scatter_do_not_make_a_quick_guest_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     guest, calls = Processor(0, 100e6), iter(range(10**6))
 
