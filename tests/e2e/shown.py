@@ -80,7 +80,7 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         words = [str(Path(sys.executable).with_name(program)), *arguments]
-        size = {"LINES": str(LINES), "COLUMNS": str(COLUMNS)}  # which a test's own environment may set otherwise
+        size = {"LINES": str(LINES), "COLUMNS": str(COLUMNS)}  # whatever the test runs in
         own = {**self.environment, **size, "TERM": "xterm"}
         with subprocess.Popen(words, env=own, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
