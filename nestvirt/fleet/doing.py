@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +24,8 @@ from nestvirt.model import Ending, Finding, Goal, Plan, Power, Report, Row, Targ
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
+AGE = 10.0
+"""Seconds after which what was read ahead is read anew: a VM may have been changed, or started, meanwhile."""
 
 
 @dataclass
@@ -29,7 +33,8 @@ class Foresight:
     """Reads members ahead, page by page, where their backend can read many at once."""
 
     members: Sequence[Member]
-    _seen: set[int] = field(default_factory=set)
+    _read: dict[int, float] = field(default_factory=dict)  # when
+    _begun: set[int] = field(default_factory=set)
     _locks: dict[int, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -42,11 +47,14 @@ class Foresight:
             own = self._locks.setdefault(id(endpoint), threading.Lock())
         with own:
             backend = endpoint.connected()
-            if id(member) in self._seen or not isinstance(backend, Foresighted):
-                return
-            page = self._page(endpoint, member)
-            backend.foresee([m.vm for m in page if m.vm is not None])
-            self._seen.update(map(id, page))
+            if not self._fresh(member) and isinstance(backend, Foresighted):
+                page = self._page(endpoint, member)
+                backend.foresee([m.vm for m in page if m.vm is not None])
+                self._read.update(dict.fromkeys(map(id, page), time.monotonic()))
+            self._begun.add(id(member))
+
+    def _fresh(self, member: Member) -> bool:
+        return time.monotonic() - self._read.get(id(member), -math.inf) < AGE
 
     def _page(self, endpoint: Endpoint, first: Member) -> list[Member]:
         page = [first]
@@ -54,7 +62,7 @@ class Foresight:
             if len(page) >= PAGE:
                 break
             own = member.endpoint is endpoint and member.vm is not None and member is not first
-            if own and id(member) not in self._seen:
+            if own and id(member) not in self._begun and not self._fresh(member):
                 page.append(member)
         return page
 

@@ -187,6 +187,21 @@ def test_vms_are_read_ahead_page_by_page_each_once_and_forgotten(
     assert Foreseeing.forgotten == ["vm-0", "vm-1", "vm-2", f"vm-{PAGE + 4}"]
 
 
+def test_what_was_read_ahead_long_ago_is_read_anew_but_for_those_begun(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MemoryBackend", Foreseeing)
+    monkeypatch.setattr("nestvirt.fleet.doing.AGE", 0.0)
+    Foreseeing.foreseen, Foreseeing.forgotten = [], []
+    for name in "abc":
+        fleet.add(name)
+    members = all_of(fleet)
+    work = doing(fleet, members)
+    for member in members:
+        work.check(member, tell)
+    assert Foreseeing.foreseen == [["a", "b", "c"], ["b", "c"], ["c"]]
+
+
 def test_what_is_said_of_many_in_the_same_words_is_kept_once(fleet: MemoryFleet) -> None:
     for name in "ab":
         fleet.add(name, power="suspended")
