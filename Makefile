@@ -1,5 +1,5 @@
 # Two commands are all that a newcomer needs: make demo, make test.
-.PHONY: help setup demo test lint bench bank site pictures clean
+.PHONY: help setup demo lab test lint bench bank site pictures clean
 python := .venv/bin/python
 
 help:  ## show this list
@@ -10,6 +10,9 @@ setup:  ## install what the other commands need (Debian 12; root or sudo)
 
 demo: setup  ## a libvirt VM goes from "no /dev/kvm" to "guest code ran"
 	@$(python) -m tests.lab.demo
+
+lab: setup  ## a shell with a libvirt VM to try nestvirt on
+	@$(python) -m tests.lab.shell
 
 test: lint  ## every test that this machine can bring up
 	@$(python) -m pytest -n 2 --dist worksteal
