@@ -1,7 +1,8 @@
 """A report as JUnit XML, which CI systems show as tests. Pure: nothing is read, nothing is printed.
 
 There is no standard; what is written here is what the readers of Jenkins, GitLab and GitHub's actions have in
-common: a testsuite with its counts, and a testcase a finding.
+common: a testsuite with its counts, and a testcase a finding. GitLab and others know a testcase by its class name
+and name alone, across all suites; so the target is in the class name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _DECLARED = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 def to_junit(report: Report) -> str:
     """The report as one testsuite: FAIL is a failure, UNKNOWN an error, a warning a pass with a note."""
-    return _document([_suite(report.target, [_case(finding) for finding in report.findings])])
+    return _document([_suite(report.target, _tried(report))])
 
 
 def fleet_to_junit(fleet: Fleet) -> Iterator[str]:
@@ -52,8 +53,10 @@ def _ended(row: Row) -> Iterator[str]:
 def _cases(row: Row) -> list[ElementTree.Element]:
     outcome = row.outcome
     if isinstance(outcome, Report) and outcome.findings and not outcome.planned:
-        return [_case(finding) for finding in outcome.findings]
-    case = ElementTree.Element("testcase", classname="nestvirt", name="run", time=f"{row.seconds:.3f}")
+        return _tried(outcome)
+    case = ElementTree.Element(
+        "testcase", classname=_class(row.target, "run"), name="run", time=f"{row.seconds:.3f}"
+    )
     if isinstance(outcome, Error):
         _say(case, "error", outcome.message, (outcome.evidence, outcome.cure))
     elif outcome is None and row.earlier is None:
@@ -70,11 +73,18 @@ def error_to_junit(error: Error) -> str:
     return _document([_suite("nestvirt", [case])])
 
 
-def _case(finding: Finding) -> ElementTree.Element:
+def _tried(report: Report) -> list[ElementTree.Element]:
+    return [_case(finding, _class(report.target, finding.layer)) for finding in report.findings]
+
+
+def _class(target: str, of: str) -> str:
+    """What Jenkins shows as the class ``of`` in a package of the target: it takes the last dot for the border."""
+    return f"nestvirt.{printable(target)}.{of}"
+
+
+def _case(finding: Finding, of_class: str) -> ElementTree.Element:
     of = f" [{printable(finding.subject)}]" if finding.subject else ""
-    case = ElementTree.Element(
-        "testcase", classname=f"nestvirt.{finding.layer}", name=f"{finding.check}{of}", time="0"
-    )
+    case = ElementTree.Element("testcase", classname=of_class, name=f"{finding.check}{of}", time="0")
     verdict = _VERDICTS.get(finding.status)
     if verdict:
         _say(case, verdict, finding.evidence, (finding.cure,))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nestvirt import junit
 from nestvirt.cli.output import finish, reporting_errors
 from nestvirt.errors import ConnectionFailed
-from nestvirt.model import Finding, Fleet, Layer, Report, Status
-from tests.unit.fleets import FLEET, ROWS, fleet, hostile
+from nestvirt.model import Finding, Fleet, Layer, Report, Row, Status
+from tests.unit.fleets import FLEET, ROWS, fleet, hostile, proven
 
 KVM = "cluster-node-kvm"
 RESULT = {
@@ -42,7 +42,7 @@ def parsed(text: str) -> ElementTree.Element:
 def test_a_finding_is_a_testcase(status: Status) -> None:
     suite = parsed(junit.to_junit(Report("cluster lab", (finding(status),), goal=None)))
     case = suite[0]
-    assert (case.get("classname"), case.get("name")) == ("nestvirt.cluster", f"{KVM} [worker-1]")
+    assert (case.get("classname"), case.get("name")) == ("nestvirt.cluster lab.cluster", f"{KVM} [worker-1]")
     found = [child.tag for child in case if child.tag != "system-out"]
     assert found == ([RESULT[status]] if RESULT[status] else [])
     said = ElementTree.tostring(case, encoding="unicode")
@@ -119,6 +119,22 @@ def test_many_are_a_suite_each() -> None:
     assert counts["vsphere@east:web-03"] == ("0", "1", "0")
     assert counts["libvirt:web-04"] == ("0", "0", "0")
     assert counts["libvirt:web-05"] == ("0", "0", "1")
+
+
+def test_no_two_testcases_of_many_are_one_to_a_reader_that_knows_no_suites() -> None:
+    alike = [Row(f"libvirt:web.{n}", proven(f"libvirt:web.{n}")) for n in range(3)]
+    down = [Row(f"vsphere:db-{n}", ConnectionFailed("no answer")) for n in range(3)]
+    root = ElementTree.fromstring("".join(junit.fleet_to_junit(Fleet((*alike, *down)))))  # noqa: S314 - our own
+    names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(set(names)) == len(names) == int(root.get("tests", ""))
+    assert names[0] == ("nestvirt.libvirt:web.0.host", "host-nested")
+    assert names[-1] == ("nestvirt.vsphere:db-2.run", "run")
+
+
+def test_a_target_alone_has_the_names_that_it_has_among_many() -> None:
+    (alone,) = suites(junit.to_junit(proven("libvirt:web-01")))
+    (among,) = suites("".join(junit.fleet_to_junit(fleet("proven"))))
+    assert [case.attrib for case in alone] == [case.attrib for case in among]
 
 
 def test_what_a_dry_run_would_do_has_passed() -> None:
