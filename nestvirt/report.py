@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text n
 
 SCHEMA_VERSION = 1
 FEW, MANY = 3, 10
-CHECK_WIDTH, NARROW = 23, 30
+STATUS_WIDTH, CHECK_WIDTH = 10, 23
+NARROW, NARROWEST = 64, 30
+"""Below how many columns evidence has no column of its own; and below how many it is not wrapped at all."""
 EXIT_CODES = {Status.PASS: 0, Status.FAIL: 1, Status.UNKNOWN: 3}
 
 _STYLES = {
@@ -115,12 +117,13 @@ def to_text(report: Report, width: int | None = None) -> Text:
         if len(skipped) > FEW:
             names = ", ".join(group[0].check for group in skipped[:FEW])
             more = f"and {len(skipped) - FEW} more that could not be asked (-o json says why)"
-            text.append(f"  {'SKIP':<8}{names}, {more}\n", style=_STYLES[Status.SKIP])
+            line = _hanging(f"  {'SKIP':<8}", f"{names}, {more}", STATUS_WIDTH, width)
+            text.append(f"{line}\n", style=_STYLES[Status.SKIP])
     # What a VM's dry run would do is one sentence; a cluster's plan has neither run nor goal, and many lines.
     plan = report.remains if report.planned and report.run is None and report.goal is None else ()
     if plan:
         text.append("\nwould do:\n", style="bold")
-        text.append("".join(f"  {_wrapped(line, None)}\n" for line in plan))
+        text.append("".join(f"{_hanging('  ', line, 2, width)}\n" for line in plan))
     if report.changes:
         text.append("\nchanges\n", style="bold")
         text.append_text(diff(report.changes))
@@ -202,20 +205,34 @@ def _append_group(text: Text, group: Sequence[Finding], width: int | None) -> No
     whom = _subjects(group, MANY if finding.ill else FEW)
     evidence = f"{whom}: {printable(finding.evidence)}" if whom else finding.evidence
     text.append(f"  {finding.status.upper():<8}", style=_STYLES[finding.status])
-    text.append(f"{finding.check:<{CHECK_WIDTH}} {_wrapped(evidence, width)}\n")
+    text.append(f"{_beside(finding.check, evidence, width)}\n")
     if finding.cure and finding.ill:
-        text.append(f"{'':10}{'do this:':<{CHECK_WIDTH}} {_wrapped(finding.cure, width)}\n", style="cyan")
+        text.append(f"{'':{STATUS_WIDTH}}{_beside('do this:', finding.cure, width)}\n", style="cyan")
 
 
-def _wrapped(line: str, width: int | None) -> str:
-    """Foreign text on lines of its own column; unbroken where that column would be too narrow to read."""
-    indent = 10 + CHECK_WIDTH + 1
-    if width is None or width - indent < NARROW:
-        return printable(line)
+def _beside(label: str, line: str, width: int | None) -> str:
+    """What follows a status: a label, and foreign text, in a column of its own where there is room."""
+    start = " " * STATUS_WIDTH
+    if width is None or width >= NARROW:
+        before, indent = f"{start}{label:<{CHECK_WIDTH}} ", STATUS_WIDTH + CHECK_WIDTH + 1
+    else:
+        before, indent = f"{start}{label.removesuffix(':')}: ", STATUS_WIDTH
+    return _hanging(before, line, indent, width).removeprefix(start)
+
+
+def _hanging(before: str, line: str, indent: int, width: int | None) -> str:
+    """Foreign text behind ``before``; its further lines begin at a column."""
+    if width is None or width < NARROWEST:
+        return before + printable(line)
     # A command is to be copied: it is broken between words only.
     return textwrap.fill(
-        printable(line), width - indent, break_long_words=False, break_on_hyphens=False
-    ).replace("\n", "\n" + " " * indent)
+        printable(line),
+        width,
+        initial_indent=before,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def diff(changes: Sequence[Change]) -> Text:

@@ -124,6 +124,21 @@ def test_an_errors_json_is_as_the_schema_says(kind: type[Error]) -> None:
 # --- text
 
 
+@pytest.mark.parametrize(("width", "column"), [(100, 34), (80, 34), (64, 34), (60, 10), (40, 10)])
+def test_on_a_terminal_every_line_of_a_check_begins_below_the_one_before(width: int, column: int) -> None:
+    said = replace(on("n1", evidence="is " * 60), cure="do " * 60)
+    skipped = tuple(Finding(f"guest-{'x' * n}", Layer.GUEST, Status.SKIP, "") for n in (20, 21, 22, 23))
+    shown = io.StringIO()
+    Console(file=shown, width=width).print(
+        report.to_text(Report("libvirt:a", (said, *skipped)), width), soft_wrap=False
+    )
+    lines = [line for line in shown.getvalue().splitlines() if line]
+    heads = ("libvirt:a", "cluster", "guest", "  FAIL", "  SKIP", f"{'':10}do this:")
+    further = [len(line) - len(line.lstrip()) for line in lines if not line.startswith(heads)]
+    assert set(further) == {column, 10}
+    assert shown.getvalue().split().count("is") == 60
+
+
 @each_report
 def test_text_says_all_that_is_ill_and_what_to_do(result: Report) -> None:
     text = text_of(result)
