@@ -31,7 +31,7 @@ from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
 from nestvirt.fleet.running import Pace, Runner, Stop, Tell, Work
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
-from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target
+from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target, Vm
 
 KEPT = (
     *(name.replace("-", "_") for name in ENDPOINT),
@@ -57,6 +57,7 @@ class Many:
         self.state = settings.state_path()
         self.began = time.monotonic()
         self.stop = Stop()
+        self.vms: dict[str, Vm] = {}
         self.output = str(self.options["output"])
         self.quiet = bool(self.options["quiet"]) or self.output != "text"
         self.lines = JsonLines() if self.output == "jsonl" else None
@@ -81,9 +82,8 @@ class Many:
         with leaving_at_once():
             members = selection.of(names)
         self.progress.rest()
-        if self.recorded is None and not self.options["group"]:
-            for name in selection.unmet():
-                self.progress.note(f'[targets."{name}"] of the fleet file is no target of this run; see list')
+        if self.recorded is None:
+            selection.refuse_idle(members, some=bool(self.options["group"]))
         known = self.recorded.known if self.recorded is not None else {}
         return [replace(member, known=known.get(member.written)) for member in members]
 
@@ -96,6 +96,7 @@ class Many:
             load_modules=self.chosen.load_modules,
             ssh_config=self.chosen.ssh_config,
             spelling=self.chosen.spelling,
+            vms=self.vms,
             proven=Proofs(self.state).keep,
         )
 
@@ -112,7 +113,7 @@ class Many:
         found = [member for member in members if member.error is None]
         screen = Screen(quiet=self.quiet, tell=self.tell if last else self._tell_settled)
         with screen.showing(what, len(found), lines=last):
-            runner = Runner(found, work, pace, screen, self.stop)
+            runner = Runner(found, work, pace, screen, self.stop, self.vms)
             rows = dict(zip(map(id, found), runner.run(), strict=True))
         unfound = {id(m): Row(m.written, m.error) for m in members if m.error is not None}
         for row in [*unfound.values(), *(row for row in rows.values() if row.outcome is None)]:
@@ -247,7 +248,12 @@ def _in_order(many: Many, members: Sequence[Member], rows: Mapping[str, Row]) ->
     """All rows; of those that ended well before, what is known of them."""
     run = many.recorded.id if many.recorded is not None else ""
     through = {
-        m.written: Row(m.written, earlier=Ending.PASS, note=f"in run {run}; not looked at again")
+        m.written: Row(
+            m.written,
+            earlier=Ending.PASS,
+            note=f"in run {run}; not looked at again",
+            name=m.vm.name if m.vm is not None else "",
+        )
         for m in members
     }
     return [rows.get(m.written) or through[m.written] for m in members]

@@ -10,6 +10,7 @@ from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, TargetError
 from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
+from nestvirt.fleet.entries import Entry, refuse_idle, told_of
 from nestvirt.fleet.patterns import Pattern, parse
 from nestvirt.fleet.targetsfile import FleetFile
 from nestvirt.model import Target, Vm
@@ -68,8 +69,7 @@ class Selection:
 
     endpoints: Endpoints
     file: FleetFile = field(default_factory=FleetFile)
-    _details: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    _met: set[str] = field(default_factory=set)
+    _entries: list[Entry] = field(default_factory=list)
     _found: dict[Target, Vm] = field(default_factory=dict)
 
     def of(self, names: Sequence[str | Target]) -> list[Member]:
@@ -78,18 +78,58 @@ class Selection:
         Raises:
             TargetError: a name is written wrongly; nothing was asked of anybody.
         """
-        self._details = {str(_meant(name)): told for name, told in self.file.details.items()}
-        asked = [(str(what), what) for what in dict.fromkeys(map(_meant, names))]
-        listings = self._listings([what for _, what in asked])
-        self._find_few([what for _, what in asked if isinstance(what, Target)], listings)
+        asked = {str(what): what for what in map(_meant, names)}
+        for name, told in self.file.details.items():
+            what = _meant(name)
+            self._entries.append(Entry(asked.get(str(what), what), told, asked=str(what) in asked))
+        self._entries.sort(key=lambda entry: isinstance(entry.what, Target))  # a name counts above patterns
+        places = {_place(what) for what in asked.values()}
+        beside = [e for e in self._entries if not e.asked and _place(e.what) in places]
+        listings = self._listings(list(asked.values()), [entry.what for entry in beside])
+        looked_for = [*asked.values(), *(entry.what for entry in beside)]
+        self._find_few([what for what in looked_for if isinstance(what, Target)], listings)
+        for entry in self._entries:
+            if entry.asked or entry in beside:
+                self._resolve(entry, listings)
         members: list[Member] = []
-        for written, what in asked:
+        for written, what in asked.items():
             members += self._members(written, what, listings)
         return list(_once(members))
 
-    def unmet(self) -> list[str]:
-        """Of which names the file tells what holds for none of the members, as far as all could be asked."""
-        return [name for name in self._details if name not in self._met]
+    def refuse_idle(self, members: Iterable[Member], *, some: bool) -> None:
+        """Find what the file tells of nobody.
+
+        Args:
+            members: the run's.
+            some: whether only some of the file's groups are meant.
+
+        Raises:
+            SettingsError: it does.
+        """
+        known = {m.written: (m.endpoint.place, m.vm) if m.endpoint is not None else None for m in members}
+        groups = {str(_meant(name)) for of in self.file.groups.values() for name in of} if some else ()
+        refuse_idle(self._entries, known, groups)
+
+    def _resolve(self, entry: Entry, listings: Mapping[Place, Sequence[Listed] | Error]) -> None:
+        """Which VMs an entry means. What is asked for itself is looked for when it is its turn."""
+        what = entry.what
+        try:
+            place = _place(what)
+            listed = listings.get(place) if place is not None else None
+            if isinstance(listed, Error):
+                raise listed
+            if isinstance(what, Pattern):
+                vms = [one.vm for one in listed or () if what.matches(one)]
+                if not vms:
+                    raise _nothing(what, listed or ())
+            else:
+                vm = self._found.get(what) or _named(what.name, listed or ())
+                if vm is None and not entry.asked:
+                    vm = self.endpoints.at(Place.of(what)).connected().find(what.name)
+                vms = [vm] if vm is not None else []
+            entry.vms = frozenset((place, vm.id) for vm in vms)
+        except Error as error:
+            entry.error = error
 
     def _members(
         self, written: str, what: Target | Pattern, listings: Mapping[Place, Sequence[Listed] | Error]
@@ -107,8 +147,6 @@ class Selection:
             if not found:
                 raise _nothing(what, listed or ())
         except Error as error:
-            silent = not isinstance(error, TargetError)  # then nobody knows what it has
-            self._met |= {n for n in self._details if n == written or (silent and _beside(n, what))}
             return [Member(printable(written, 300), error=error)]
         return [
             self._member(written, Target(place.backend, one.name, place.profile), endpoint, one.vm)
@@ -117,8 +155,8 @@ class Selection:
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name
-        self._met |= {written, str(target)}
-        told = {**self._details.get(written, {}), **self._details.get(str(target), {})}
+        at = (endpoint.place, vm.id) if vm is not None else None
+        told = told_of(self._entries, {written, str(target)}, at)
         told = {key: value.replace("{name}", name) for key, value in told.items()}
         ssh, config, node = (told.get(key) for key in ("ssh", "ssh_config", "node"))
         return Member(str(target), target, endpoint, vm, ssh=ssh, ssh_config=config, node=node)
@@ -142,28 +180,49 @@ class Selection:
                 ready[target] = self.endpoints.at(Place.of(target))
         answers(find, [[t for t in targets if t in ready] for targets in several])
 
-    def _listings(self, asked: Sequence[Target | Pattern]) -> dict[Place, Sequence[Listed] | Error]:
-        """Every endpoint that a pattern, or many names, lead to, is asked once; all of them at once."""
-        wanted: dict[Place, int] = {}
-        for what in asked:
-            if isinstance(what, Pattern):
-                wanted[Place(what.backend, what.profile)] = FEW + 1
-            else:
-                place = Place.of(what)
-                wanted[place] = wanted.get(place, 0) + (not place.name)
+    def _listings(
+        self, asked: Sequence[Target | Pattern], beside: Sequence[Target | Pattern]
+    ) -> dict[Place, Sequence[Listed] | Error]:
+        """Every endpoint that a pattern, or many names, lead to, is asked once; all of them at once.
+
+        A listing that only the file's entries beside those that are asked for need fails none of these.
+        """
+        needed = _many([*asked, *beside])
         results: dict[Place, Sequence[Listed] | Error] = {}
         pending: list[tuple[Place, Endpoint]] = []
-        patterns = {Place(w.backend, w.profile) for w in asked if isinstance(w, Pattern)}
-        for place in [place for place, count in wanted.items() if count > FEW]:
+        for place in needed:
             try:
                 pending.append((place, self.endpoints.at(place)))
             except Error as error:
                 results[place] = error
         told = answers(lambda each: listing_of(each[1]), pending)
+        patterns = {_place(what) for what in asked if isinstance(what, Pattern)}
+        own = _many(asked)
         for (place, _), answer in zip(pending, told, strict=True):
-            if place in patterns or not isinstance(answer, TargetError):
+            apart = isinstance(answer, TargetError) or place not in own
+            if place in patterns or not isinstance(answer, Error) or not apart:
                 results[place] = answer
         return results
+
+
+def _many(wanted: Iterable[Target | Pattern]) -> list[Place]:
+    """Where there is so much to be found that a listing is cheaper."""
+    counts: dict[Place, int] = {}
+    for what in wanted:
+        place = _place(what)
+        if place is not None and not place.name:
+            counts[place] = counts.get(place, 0) + (FEW + 1 if isinstance(what, Pattern) else 1)
+    return [place for place, count in counts.items() if count > FEW]
+
+
+def _place(what: Target | Pattern) -> Place | None:
+    """Where it is; None where that backend cannot even be loaded, which its row will say."""
+    if isinstance(what, Pattern):
+        return Place(what.backend, what.profile)
+    try:
+        return Place.of(what)
+    except Error:
+        return None
 
 
 def _meant(name: str | Target) -> Target | Pattern:
@@ -179,12 +238,6 @@ def _meant(name: str | Target) -> Target | Pattern:
         folder, machine = folder_and_machine(what.name)
         return replace(what, name=target_name(str(folder), machine))
     return what
-
-
-def _beside(name: str, what: Target | Pattern) -> bool:
-    """Whether a name leads to the same hypervisor."""
-    other = _meant(name)
-    return (other.backend, other.profile) == (what.backend, what.profile)
 
 
 def listing_of(endpoint: Endpoint) -> Sequence[Listed] | Error:

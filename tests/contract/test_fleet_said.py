@@ -127,14 +127,18 @@ def test_two_names_of_one_vm_are_one_row_and_no_failure(fleet: MemoryFleet) -> N
     assert {name: row["ending"] for name, row in rows.items()} == {"memory:a": "pass"}
 
 
-def test_a_table_of_the_fleet_file_that_is_nobodys_is_told(fleet: MemoryFleet) -> None:
-    fleet.add("a", nested="on", live="on")
+def test_a_table_of_the_fleet_file_that_is_nobodys_stops_the_run_before_anything_is_touched(
+    fleet: MemoryFleet,
+) -> None:
+    fleet.add("a")
     file = fleet.folder / "fleet.toml"
-    file.write_text('[groups.all]\ntargets = ["memory:a"]\n[targets."memory:zzz"]\nnode = "n"\n')
-    done = fleet.run("check", "--targets", str(file))
-    assert done.returncode == 0
-    assert done.stderr.count('[targets."memory:zzz"] of the fleet file') == 1
-    assert "zzz" not in fleet.run("check", "--targets", str(file), "--group", "all").stderr
+    file.write_text('[groups.all]\ntargets = ["memory:a"]\n[targets."memory:aa"]\nnode = "n"\n')
+    for group in ((), ("--group", "all")):
+        done = fleet.run("enable", "--targets", str(file), *group, "--yes", "-q")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert '[targets."memory:aa"] of the fleet file is no target of this run' in done.stderr
+        assert "memory:a" in done.stderr
+    assert fleet.vms()["a"].get("nested") != "on"
 
 
 def test_of_each_hypervisor_one_line_says_what_it_is_reached_with(fleet: MemoryFleet) -> None:
@@ -147,3 +151,13 @@ def test_of_each_hypervisor_one_line_says_what_it_is_reached_with(fleet: MemoryF
         *("nestvirt: connecting to memory@lab", "nestvirt: connecting to memory"),
     ]
     assert lines[0].count(" is from ") == 2
+
+
+def test_a_patterns_rows_have_what_the_users_call_the_vms(fleet: MemoryFleet) -> None:
+    fleet.add("worker-3")
+    rows = fleet.rows("check", "memory: *")
+    assert [row["name"] for row in rows.values()] == ["worker-3"]
+    planned = fleet.run("enable", "memory: *")  # and nobody there to be asked
+    assert "power-cycle the VM: memory:id-worker-3 (worker-3)\n" in planned.stderr
+    assert fleet.rows("check", "memory:id-worker-3")["memory:id-worker-3"]["name"] == "worker-3"
+    assert fleet.rows("check", "memory:worker-9")["memory:worker-9"]["name"] is None

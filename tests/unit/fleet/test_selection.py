@@ -89,16 +89,90 @@ def test_two_names_of_one_vm_are_one_member_however_few_they_are(
     assert all(member.error is None for member in found)  # each says itself what is wrong when it is its turn
 
 
-def test_what_the_file_tells_of_nobody_is_known(fleet: MemoryFleet) -> None:
-    fleet.add("a")
-    told = ("memory: *", "memory:id-a", "memory:zzz", "memory@gone:b", "memory: name=c")
-    names = ["memory: *", "memory@gone: *", "memory: name=c"]
-    file = FleetFile(details={name: {"node": "n"} for name in told})
+def refused(
+    fleet: MemoryFleet, names: Sequence[str], told: Sequence[str], groups: Mapping[str, tuple[str, ...]]
+) -> str:
+    """Which entry is refused, and what is said of it; groups: where only some of these are meant."""
+    file = FleetFile(groups, {name: {"node": "n"} for name in told})
     endpoints = Endpoints(lambda place: {"path": str(fleet.folder / "no" if place.profile else fleet.path)})
     selection = Selection(endpoints, file)
-    selection.of(names)
-    endpoints.close()
-    assert selection.unmet() == ["memory:zzz"]
+    members = selection.of(names)
+    try:
+        selection.refuse_idle(members, some=bool(groups))
+    except SettingsError as error:
+        return f"{error.message}; {error.evidence}"
+    finally:
+        endpoints.close()
+    return ""
+
+
+def test_what_the_file_tells_of_nobody_is_refused(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.add("b")
+    names = ["memory: name=a", "memory@gone: *", "memory: name=c"]
+    told = ("memory: name=a", "memory:a", "memory:id-a", "memory@gone:b", "memory: name=c")
+    assert not refused(fleet, names, told, {})
+    for idle, seen in (
+        ("memory:zzz", "0 VMs are called 'zzz'"),
+        ("memory:b", "memory:a"),
+        ("memory@lab:a", "memory:a"),
+        ("memory: tag=x", "no VM is meant"),
+        ("memory: nope=x", "does not tell"),
+    ):
+        said = refused(fleet, names, [*told, idle], {})
+        assert f'[targets."{idle}"] of the fleet file is no target of this run' in said
+        assert seen in said
+
+
+def test_of_some_groups_what_may_be_of_another_is_let_be(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.add("b")
+    groups = {"these": ("memory:a",), "those": ("memory: tag=x", "memory:nope")}
+    told = ["memory:b", "memory@lab:c", "memory@gone:c", "memory: tag=x", "memory:nope"]
+    assert not refused(fleet, ["memory:a"], told, groups)
+    assert "zzz" in refused(fleet, ["memory:a"], [*told, "memory:zzz"], groups)
+
+
+def test_an_entry_that_names_two_vms_is_refused(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.add("b")
+    fleet.path.write_text(fleet.path.read_text().replace('"name": "b"', '"name": "a"'))
+    for groups in ({}, {"these": ("memory: *",)}):
+        assert "2 VMs are called 'a'" in refused(fleet, ["memory: *"], ["memory:a"], groups)
+
+
+def test_an_entry_counts_for_its_vm_by_whatever_name_it_is_in_the_run(
+    fleet: MemoryFleet, counted: type[Counted]
+) -> None:
+    for name in "abc":
+        fleet.add(name, tags=["w"])
+    entries = {"memory: tag=w": {"ssh": "w@{name}", "node": "n-{name}"}, "memory:a": {"node": "own"}}
+    file = FleetFile(details=entries)
+    a, b, _c = chosen(fleet, ["memory: name=*"], file)  # memory:id-a, memory:id-b, ...
+    assert [(m.written, m.ssh, m.node) for m in (a, b)] == [
+        ("memory:id-a", "w@a", "own"),
+        ("memory:id-b", "w@b", "n-b"),
+    ]
+    Counted.listings = 0
+    [a] = chosen(fleet, ["memory:id-a"], FleetFile(details={"memory:a": {"node": "own"}}))
+    assert (a.node, Counted.listings) == ("own", 0)
+    [a] = chosen(fleet, ["memory@gone:id-a"], file)
+    assert a.node is None  # who has no profile is elsewhere
+
+
+def test_a_listing_that_only_the_file_needs_fails_no_target(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: memory.MemoryBackend) -> Iterator[Any]:
+        raise ConnectionFailed("not now")
+
+    fleet.add("a")
+    monkeypatch.setattr(memory.MemoryBackend, "listed", refuses)
+    [a] = chosen(fleet, ["memory:id-a"], FleetFile(details={"memory: tag=w": {}, "memory:a": {"node": "n"}}))
+    assert a.error is None
+    assert a.node == "n"
+    [row] = chosen(fleet, ["memory: *"])
+    assert isinstance(row.error, ConnectionFailed)
 
 
 def test_an_ambiguous_name_is_left_to_the_backend_which_refuses_it(fleet: MemoryFleet) -> None:
