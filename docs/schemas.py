@@ -61,6 +61,10 @@ def document(name: str, title: str, shapes: dict[str, Any]) -> str:
 def _row() -> dict[str, Any]:
     of = {
         "target": told("backend[@profile]:name.", {"type": "string", "minLength": 1}),
+        "name": told(
+            "What its users call the VM; null where it was not found.",
+            nullable({"type": "string", "minLength": 1, "maxLength": 200}),
+        ),
         "ending": told(
             "plan: a dry run has something to do. not-begun: the run ended before. Else a report's verdict; "
             "an error is fail or unknown.",

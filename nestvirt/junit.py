@@ -1,8 +1,8 @@
 """A report as JUnit XML, which CI systems show as tests. Pure: nothing is read, nothing is printed.
 
 There is no standard; what is written here is what the readers of Jenkins, GitLab and GitHub's actions have in
-common: a testsuite with its counts, and a testcase a finding. GitLab and others know a testcase by its class name
-and name alone, across all suites; so the target is in the class name.
+common: a testsuite with its counts, and a testcase a finding. GitLab and others know a testcase by its class
+name and name alone, across all suites; so the target is in the class name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DECLARED = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 def to_junit(report: Report) -> str:
     """The report as one testsuite: FAIL is a failure, UNKNOWN an error, a warning a pass with a note."""
-    return _document([_suite(report.target, _tried(report))])
+    return _document([_suite(report.target, _tried(report, report.target))])
 
 
 def fleet_to_junit(fleet: Fleet) -> Iterator[str]:
@@ -33,7 +33,7 @@ def fleet_to_junit(fleet: Fleet) -> Iterator[str]:
     counts = {"tests": ended.total(), "failures": ended["failure"], "errors": ended["error"]}
     yield _DECLARED + "<testsuites" + "".join(f' {name}="{count}"' for name, count in counts.items()) + ">\n"
     for row in fleet.rows:
-        suite = _suite(row.target, _cases(row), row.seconds)
+        suite = _suite(row.label, _cases(row), row.seconds)
         ElementTree.indent(suite, level=1)
         yield f"  {ElementTree.tostring(suite, encoding='unicode')}\n"
     yield "</testsuites>"
@@ -53,7 +53,7 @@ def _ended(row: Row) -> Iterator[str]:
 def _cases(row: Row) -> list[ElementTree.Element]:
     outcome = row.outcome
     if isinstance(outcome, Report) and outcome.findings and not outcome.planned:
-        return _tried(outcome)
+        return _tried(outcome, row.target)
     case = ElementTree.Element(
         "testcase", classname=_class(row.target, "run"), name="run", time=f"{row.seconds:.3f}"
     )
@@ -73,12 +73,12 @@ def error_to_junit(error: Error) -> str:
     return _document([_suite("nestvirt", [case])])
 
 
-def _tried(report: Report) -> list[ElementTree.Element]:
-    return [_case(finding, _class(report.target, finding.layer)) for finding in report.findings]
+def _tried(report: Report, target: str) -> list[ElementTree.Element]:
+    return [_case(finding, _class(target, finding.layer)) for finding in report.findings]
 
 
 def _class(target: str, of: str) -> str:
-    """What Jenkins shows as the class ``of`` in a package of the target: it takes the last dot for the border."""
+    """Jenkins takes the last dot for the border between a package, here of the target, and a class."""
     return f"nestvirt.{printable(target)}.{of}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nestvirt.errors import Error, TargetError
+from nestvirt.printable import printable
 
 PROOF = "guest-kvm-run"
 """Check id of the one finding that proves nesting: guest code ran through /dev/kvm."""
@@ -318,6 +319,7 @@ class Row:
         seconds: how long it took.
         earlier: how it ended in the run that this one goes on with, where it was not begun anew for that.
         note: why it was not begun, or what else is to be known of it; for people.
+        name: what its users call the VM; empty where it was not found.
     """
 
     target: str
@@ -325,6 +327,14 @@ class Row:
     seconds: float = 0.0
     earlier: Ending | None = None
     note: str = ""
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is shown of it to people: the target, and the name where the target does not end in that."""
+        target, name = printable(self.target, 200), printable(self.name, 100)
+        named = any(target.removesuffix(".vmx").endswith(f"{mark}{name}") for mark in ":/#@")
+        return f"{target} ({name})" if name and not named else target
 
     @property
     def ending(self) -> Ending:

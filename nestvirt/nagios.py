@@ -99,9 +99,9 @@ def fleet_to_nagios(fleet: Fleet) -> str:
     figures += [f"time={fleet.seconds:.3f}s;;;0;"] if fleet.seconds else []
     reports = [(row.target, row.outcome) for row in fleet.rows if isinstance(row.outcome, Report)]
     further = [figure for target, report in reports for figure in _figures(report, target)]
-    named = f": {_few([row.target for row in ill])}" if ill else ""
+    named = f": {_few([row.label for row in ill])}" if ill else ""
     said = [
-        ": ".join((row.target, "; ".join(filter(None, (words(row), _warned(row.outcome)))))) for row in ill
+        ": ".join((row.label, "; ".join(filter(None, (words(row), _warned(row.outcome)))))) for row in ill
     ]
     more = [f"{_row_state(row).name} {line}" for row, line in zip(ill, said, strict=True)]
     return _said(fleet_state(fleet), sentence(fleet, counts) + named, figures, more, further[:LINES])

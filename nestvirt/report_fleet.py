@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # as in report.py
 
 DETAILED = 10
 """Of how many targets that are ill in the same way the text tells all; JSON and HTML tell all of all."""
-TARGET_WIDTH, NAME_LIMIT = (12, 44), 200
+TARGET_WIDTH = 12, 44
 EXIT_CODES = {Ending.FAIL: 1, Ending.UNKNOWN: 3, Ending.NOT_BEGUN: 3}
 WORDS = {ending: ending.value.replace("-", " ") for ending in Ending}
 STYLES = {
@@ -137,6 +137,7 @@ def _row(row: Row) -> dict[str, object]:
     outcome = row.outcome
     return {
         "target": row.target,
+        "name": printable(row.name, 200) or None,
         "ending": row.ending,
         "changed": row.changed,
         "seconds": round(row.seconds, 3),
@@ -155,11 +156,11 @@ def to_text(fleet: Fleet) -> Text:
 
     text = Text()
     text.append(f"{sentence(fleet)}\n", style="bold")
-    longest = max((len(printable(row.target, NAME_LIMIT)) for row in fleet.rows), default=0)
+    longest = max((len(row.label) for row in fleet.rows), default=0)
     width = min(max(TARGET_WIDTH[0], longest), TARGET_WIDTH[1])
     for row in fleet.rows:
         text.append(f"  {WORDS[row.ending].upper():<10}", style=STYLES[row.ending])
-        text.append(f"{printable(row.target, NAME_LIMIT):<{width}}  {words(row)}\n")
+        text.append(f"{row.label:<{width}}  {words(row)}\n")
     for line, style in _ills(fleet):
         text.append(f"{line}\n", style=style)
     for line in _remains(fleet):
@@ -193,7 +194,7 @@ def _ills(fleet: Fleet) -> Iterator[tuple[str, str]]:
     for name, rows in alike.items():
         yield f"\n{name}", "bold"
         for row, why in rows[:DETAILED]:
-            yield f"  {printable(row.target, NAME_LIMIT)}: {why.evidence}", ""
+            yield f"  {row.label}: {why.evidence}", ""
             if why.cure:
                 yield f"    do this: {why.cure}", "cyan"
         if len(rows) > DETAILED:

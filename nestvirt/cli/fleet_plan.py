@@ -42,11 +42,11 @@ def show(rows: Sequence[Row]) -> None:
     told: dict[str, list[str]] = defaultdict(list)
     mind: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        told[_what(row)].append(row.target)
+        told[_what(row)].append(row.label)
         if isinstance(row.outcome, Report) and row.outcome.planned:
             for finding in row.outcome.findings:
                 if finding.status is Status.WARN:
-                    mind[f"{finding.check}: {finding.evidence}"].append(row.target)
+                    mind[f"{finding.check}: {finding.evidence}"].append(row.label)
     console = stderr_console()
     for what, targets in sorted(told.items(), key=lambda item: not item[0].startswith("will")):
         limit = len(targets) if what.startswith("will") else NAMED
@@ -70,6 +70,6 @@ def _what(row: Row) -> str:
 
 
 def _names(targets: Sequence[str], limit: int) -> str:
-    shown = ", ".join(printable(target, 100) for target in targets[:limit])
+    shown = ", ".join(target for target in targets[:limit])
     more = f" and {len(targets) - limit} more" if len(targets) > limit else ""
     return f"{shown}{more}"

@@ -96,7 +96,7 @@ class Screen:
         self._tell(row)
         if self._quiet:
             return
-        line = f"{printable(row.target, 100)}: {row.ending} in {row.seconds:.1f} s{_why(row)}"
+        line = f"{row.label}: {row.ending} in {row.seconds:.1f} s{_why(row)}"
         with contextlib.suppress(OSError):
             if self._shown is None or self._bar is None:
                 if self._in_lines:

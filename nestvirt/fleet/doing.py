@@ -77,6 +77,7 @@ class Doing:
         ssh_config: for members that have no other.
         spelling: what names a target again on the command line, for the cures.
         said: every finding of the run, once.
+        vms: what each name means, since it was looked for.
     """
 
     journal: Journal
@@ -87,6 +88,7 @@ class Doing:
     spelling: Callable[[Target], str] = field(default=lambda target: shlex.quote(str(target)))
     said: dict[Finding, Finding] = field(default_factory=dict)
     proven: Callable[[str, Vm, Report], None] = field(default=lambda _backend, _vm, _report: None)
+    vms: dict[str, Vm] = field(default_factory=dict)
 
     def session(self, member: Member, tell: Tell) -> Session:
         """A member's session; its connection is the endpoint's.
@@ -100,7 +102,7 @@ class Doing:
             raise member.error or TargetError(f"{member.written} is no VM")
         backend = endpoint.connected()
         _refuse_elsewhere(member, target, backend.endpoint, None)
-        vm = member.vm or backend.find(target.name)
+        vm = self.vms[member.written] = member.vm or backend.find(target.name)
         _refuse_elsewhere(member, target, backend.endpoint, vm.id)
         config = member.ssh_config or self.ssh_config
         ssh = SshChannel(member.ssh, ("-F", config) if config else ()) if member.ssh else None
@@ -141,7 +143,6 @@ class Reaching:
         nodes: the cluster whose nodes the VMs are; None where they are none.
         left_off: those that were changed and not started.
         node_names: what each is called as a node, since it was planned.
-        vms: what each name means, since it was planned.
         down: those that a run has shut down, this one or one before it, and that are off still.
     """
 
@@ -152,7 +153,6 @@ class Reaching:
     nodes: Nodes | None = None
     left_off: set[str] = field(default_factory=set)
     node_names: dict[str, str] = field(default_factory=dict)
-    vms: dict[str, Vm] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
 
     def failed(self, row: Row) -> bool:
@@ -163,7 +163,6 @@ class Reaching:
         """What would be done. Where nothing is to be done, it is verified at once."""
         self.doing.foresight.before(member)
         session = self.doing.session(member, tell)
-        self.vms[member.written] = session.vm
         if _owes_power(session) and session.backend.read(session.vm).power is not Power.RUNNING:
             self.down.add(member.written)
         self.node_names[member.written] = member.node or session.vm.name
@@ -247,7 +246,7 @@ class Reaching:
 
     def found(self, members: Sequence[Member]) -> list[Member]:
         """The members, each with its VM where that is known by now."""
-        return [replace(member, vm=member.vm or self.vms.get(member.written)) for member in members]
+        return [replace(member, vm=member.vm or self.doing.vms.get(member.written)) for member in members]
 
     def turn(self, member: Member) -> tuple[bool, bool]:
         """What orders them: those that are down come first, so that they are up before others go down."""

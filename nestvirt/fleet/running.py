@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import Protocol
 from nestvirt.engine import Step
 from nestvirt.errors import Error, Fault, Interrupted
 from nestvirt.fleet.selection import Member
-from nestvirt.model import Ending, Report, Row
+from nestvirt.model import Ending, Report, Row, Vm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ILL = (Ending.FAIL, Ending.UNKNOWN)
@@ -114,16 +114,24 @@ class Runner:
     Args:
         members: in the order in which they are begun.
         work: what is done with each, in a worker's thread.
+        vms: what each name means, as far as the work has found it by now.
     """
 
     def __init__(
-        self, members: Sequence[Member], work: Work, pace: Pace, watcher: Watcher, stop: Stop
+        self,
+        members: Sequence[Member],
+        work: Work,
+        pace: Pace,
+        watcher: Watcher,
+        stop: Stop,
+        vms: Mapping[str, Vm] | None = None,
     ) -> None:
         self._members = members
         self._work = work
         self._pace = pace
         self._watcher = watcher
         self._stop = stop
+        self._vms = vms if vms is not None else {}
         self._watching = threading.Lock()
         self._waiting: dict[int, deque[int]] = {}  # by endpoint, so that one that is busy holds up no other
         for index, member in enumerate(members):
@@ -151,7 +159,13 @@ class Runner:
             pool.shutdown(wait=not self._stop.left)
         held = f"{len(self._pace.down)} of the run may be off still, and --batch allows no more"
         note = self.why_no_more() or (held if self._pace.batch and self._pace.down else UNTOUCHED)
-        return [self._rows.get(i) or Row(m.written, note=note) for i, m in enumerate(self._members)]
+        return [self._rows.get(i) or self._row(m, note=note) for i, m in enumerate(self._members)]
+
+    def _row(
+        self, member: Member, outcome: Report | Error | None = None, seconds: float = 0.0, note: str = ""
+    ) -> Row:
+        vm = self._vms.get(member.written, member.vm)
+        return Row(member.written, outcome, seconds, note=note, name=vm.name if vm is not None else "")
 
     def why_no_more(self) -> str:
         """Why nothing more is begun; empty where it is."""
@@ -203,7 +217,7 @@ class Runner:
         """Wait for none of those under way, of which nothing has to be put back."""
         self._stop.left = bool(self._busy)
         for index in sorted(self._busy):
-            self._end(index, Row(self._members[index].written, Interrupted(UNTOUCHED, cure=AGAIN)))
+            self._end(index, self._row(self._members[index], Interrupted(UNTOUCHED, cure=AGAIN)))
 
     def _tell_stopping(self) -> None:
         if self._busy and self._stop.times <= 2:
@@ -231,7 +245,7 @@ class Runner:
         except Exception as bug:  # noqa: BLE001 - one target's fault does not end the others' work
             outcome = fault(bug)
         outcome = _light(outcome)
-        self._stop.wake.put((index, Row(member.written, outcome, time.monotonic() - begin)))
+        self._stop.wake.put((index, self._row(member, outcome, time.monotonic() - begin)))
 
 
 def fault(bug: Exception) -> Fault:

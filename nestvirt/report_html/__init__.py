@@ -66,7 +66,7 @@ def fleet_to_html(fleet: Fleet, made: str) -> str:
 
 
 def _cells(row: Row, drawn: int | None) -> list[tuple[Markup, str | None]]:
-    name = printable(row.target, 200)
+    name = row.label
     proof = row.outcome.proof if isinstance(row.outcome, Report) else None
     exit_ns = proof.numbers.get("exit_ns") if proof else None
     return [
@@ -87,7 +87,7 @@ def _brief(row: Row) -> Markup:
 
 
 def _target(row: Row, number: int, *, opened: bool) -> Markup:
-    said = el("summary", badge(row.ending, WORDS[row.ending]), el("b", row.target), words(row))
+    said = el("summary", badge(row.ending, WORDS[row.ending]), el("b", row.label), words(row))
     outcome = row.outcome
     inside = of_report(outcome) if isinstance(outcome, Report) else of_error(outcome) if outcome else None
     return el(

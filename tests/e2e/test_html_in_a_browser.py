@@ -94,7 +94,7 @@ def test_the_filter_leaves_the_rows_that_have_all_words(browser: Browser) -> Non
         "{const box = document.querySelector('input'); box.value = 'fail LAB'; "
         "box.dispatchEvent(new Event('input'))}"
     )
-    assert browser.run(VISIBLE) == ["proxmox@lab:100", "proxmox@lab:101"]
+    assert browser.run(VISIBLE) == ["proxmox@lab:100 (worker-3)", "proxmox@lab:101"]
 
 
 def test_a_row_leads_to_its_target_and_opens_it(browser: Browser) -> None:

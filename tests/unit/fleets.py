@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nestvirt.errors import ConnectionFailed, TargetError
 from nestvirt.model import PROOF, Change, Ending, Finding, Fleet, Layer, Proof, Report, Row, Status
 
@@ -47,7 +49,7 @@ def planned(target: str) -> Report:
 DOWN = ConnectionFailed("vc1 does not answer", evidence="connection refused", cure="start it")
 ROWS = {
     "proven": Row("libvirt:web-01", proven("libvirt:web-01"), 12.25),
-    "failing": Row("proxmox@lab:100", failing("proxmox@lab:100"), 0.5),
+    "failing": Row("proxmox@lab:100", failing("proxmox@lab:100"), 0.5, name="worker-3"),
     "blocked": Row("proxmox@lab:101", blocked("proxmox@lab:101"), 0.25),
     "planned": Row("vsphere:web-02", planned("vsphere:web-02"), 0.75),
     "down": Row("vsphere@east:web-03", DOWN, 5.0),
@@ -70,4 +72,4 @@ def hostile(said: str = HOSTILE) -> Fleet:
     report = Report(said or "x", findings, changes, proof(), RUN, (said,), summary=said)
     error = ConnectionFailed(said, evidence=said, cure=said)
     rows = (Row(said or "x", report, 1.0, note=said), Row(said or "x", error), Row(said or "x", note=said))
-    return Fleet(rows, "check", FLEET_RUN, 1.0, said)
+    return Fleet(tuple(replace(row, name=f"{said}?") for row in rows), "check", FLEET_RUN, 1.0, said)

@@ -109,13 +109,13 @@ def suites(text: str) -> list[ElementTree.Element]:
 
 def test_many_are_a_suite_each() -> None:
     found = suites("".join(junit.fleet_to_junit(FLEET)))
-    assert [suite.get("name") for suite in found] == [row.target for row in FLEET.rows]
+    assert [suite.get("name") for suite in found] == [row.label for row in FLEET.rows]
     counts = {
         suite.get("name"): (suite.get("failures"), suite.get("errors"), suite.get("skipped"))
         for suite in found
     }
     assert counts["libvirt:web-01"] == ("0", "0", "0")
-    assert counts["proxmox@lab:100"] == ("1", "0", "0")
+    assert counts["proxmox@lab:100 (worker-3)"] == ("1", "0", "0")
     assert counts["vsphere@east:web-03"] == ("0", "1", "0")
     assert counts["libvirt:web-04"] == ("0", "0", "0")
     assert counts["libvirt:web-05"] == ("0", "0", "1")

@@ -107,7 +107,7 @@ def test_the_first_line_of_a_dry_run_says_what_it_would_do() -> None:
 def test_many_are_counted_and_the_ill_have_a_line_each() -> None:
     first, lines, figures = read(nagios.fleet_to_nagios(FLEET))
     assert first.startswith("NESTVIRT CRITICAL - enable of 8 targets: 2 ok, 1 warning, 2 critical, 3 unknown")
-    assert first.endswith("proxmox@lab:100, proxmox@lab:101, vsphere@east:web-03 and 3 more")
+    assert first.endswith("proxmox@lab:100 (worker-3), proxmox@lab:101, vsphere@east:web-03 and 3 more")
     assert figures == [
         "ok=2;;;0;8",
         "warning=1;;;0;8",

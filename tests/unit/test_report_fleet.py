@@ -33,6 +33,26 @@ def text_of(of: Fleet) -> str:
     return report_fleet.to_text(of).plain
 
 
+# --- what it is called
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "label"),
+    [
+        ("proxmox@dc1:102", "worker-3", "proxmox@dc1:102 (worker-3)"),
+        ("proxmox@dc1:102", "", "proxmox@dc1:102"),
+        ("libvirt:web-01", "web-01", "libvirt:web-01"),
+        ("libvirt:web-01", "01", "libvirt:web-01 (01)"),
+        ("vsphere:/DC0/vm/k8s/web-01", "web-01", "vsphere:/DC0/vm/k8s/web-01"),
+        ("vmx:/vms/web-01/web-01.vmx", "web-01", "vmx:/vms/web-01/web-01.vmx"),
+        ("host:ssh://root@node1", "node1", "host:ssh://root@node1"),
+        ("hyperv:1-2-3", "\x1b[2J" + "x" * 300, "hyperv:1-2-3 ([2J" + "x" * 96 + "…)"),
+    ],
+)
+def test_a_row_is_shown_with_what_its_users_call_the_vm(target: str, name: str, label: str) -> None:
+    assert Row(target, name=name).label == label
+
+
 # --- how it ended
 
 
@@ -110,6 +130,7 @@ def test_json_is_written_in_parts_as_if_at_once(of: Fleet) -> None:
 def test_json_has_each_report_as_it_is_alone() -> None:
     fields = json.loads(json_of(FLEET))
     by_target = {row["target"]: row for row in fields["fleet"]}
+    assert [by_target[name]["name"] for name in ("proxmox@lab:100", "libvirt:web-01")] == ["worker-3", None]
     assert by_target["libvirt:web-01"]["report"] == json.loads(report.to_json(proven("libvirt:web-01")))
     assert by_target["vsphere@east:web-03"]["report"] is None
     assert by_target["vsphere@east:web-03"]["error"]["kind"] == "ConnectionFailed"
@@ -165,7 +186,7 @@ def test_text_has_a_line_for_each_and_says_why_and_what_to_do() -> None:
     assert lines[1:9] == [
         "PASS libvirt:web-01 ran guest code in the guest (by ssh): 9.5 µs an exit, 400.0 M loops/s; "
         "changed: cpu",
-        "FAIL proxmox@lab:100 first broken link: vm-cpu",
+        "FAIL proxmox@lab:100 (worker-3) first broken link: vm-cpu",
         "FAIL proxmox@lab:101 nothing was done, because of: vm-lock",
         "PLAN vsphere:web-02 would write cpu and power-cycle the VM",
         "UNKNOWN vsphere@east:web-03 ConnectionFailed: vc1 does not answer",

@@ -161,7 +161,7 @@ def rows_of(root: ElementTree.Element) -> list[list[str]]:
 
 def test_the_table_has_a_row_for_each_target() -> None:
     named = {row[1]: row for row in rows_of(parsed(PAGES["fleet"]))}
-    rows = [named[row.target] for row in FLEET.rows]
+    rows = [named[row.label] for row in FLEET.rows]
     assert rows[0] == [
         "pass",
         "libvirt:web-01",
@@ -170,7 +170,7 @@ def test_the_table_has_a_row_for_each_target() -> None:
         "9.5",
         "12.2",
     ]
-    assert rows[1][:4] == ["fail", "proxmox@lab:100", "proxmox", "vm-cpu no svm"]
+    assert rows[1][:4] == ["fail", "proxmox@lab:100 (worker-3)", "proxmox", "vm-cpu no svm"]
     assert rows[4][:4] == [
         "unknown",
         "vsphere@east:web-03",
@@ -226,7 +226,7 @@ def test_what_is_ill_is_open_and_the_rest_is_closed() -> None:
     by_name = {d.findtext("summary/b"): "open" in d.attrib for d in targets}
     assert by_name == {
         "libvirt:web-01": False,
-        "proxmox@lab:100": True,
+        "proxmox@lab:100 (worker-3)": True,
         "proxmox@lab:101": True,
         "vsphere:web-02": False,
         "vsphere@east:web-03": True,
@@ -239,7 +239,7 @@ def test_of_very_many_the_ill_are_shown_first() -> None:
     root = parsed(report_html.fleet_to_html(Fleet((*many, ROWS["failing"], ROWS["down"])), MADE))
     names = [d.findtext("summary/b") for d in root.iter("details") if "target" in (d.get("class") or "")]
     assert len(names) == report_html.MOST_DRAWN
-    assert names[-2:] == ["proxmox@lab:100", "vsphere@east:web-03"]
+    assert names[-2:] == ["proxmox@lab:100 (worker-3)", "vsphere@east:web-03"]
     assert len(rows_of(root)) == report_html.MOST_DRAWN + 2
     assert "2 more are not shown one by one" in words_of(root)
 
