@@ -20,7 +20,7 @@ _COLUMNS = (
     Column("State"),
     Column("Target", "name"),
     Column("Kind", "word"),
-    Column("What it comes to"),
+    Column("What it comes to", "said"),
     Column("Exit, µs", "number"),
     Column("Took, s", "number"),
 )

@@ -1,4 +1,7 @@
-"""The chain of one report, drawn: a column a machine, a link a question, and where it breaks. Pure."""
+"""The chain of one report, drawn: a column a machine, a link a question, and where it breaks. Pure.
+
+Each column, and each arrow, is a picture of its own, so that a narrow window can stack them.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ COLUMNS = (
         (
             Link("fit to nest", ("vm-arch", "vm-type", "vm-hardware-version", "vm-nested-hv")),
             Link("setting is on", ("vm-cpu", "vm-cpu-feature", "vm-cpu-choice")),
-            Link("in effect", ("vm-cpu-pending", "vm-managed-save", "vm-suspended")),
+            Link("in effect", ("vm-cpu-pending", "vm-managed-save")),
         ),
     ),
     Column(
@@ -122,45 +125,57 @@ _SIGNS = {
     Status.UNKNOWN: "M-3 -2.5 A3 3 0 1 1 1 .5 Q0 1 0 2 M0 4.5 V5",
     Status.SKIP: "M-4 0 H4",
 }
+_DOTS = "M-4 0 V.1 M0 0 V.1 M4 0 V.1"
 
 
 class Drawn(NamedTuple):
-    """A link with its answer; no status where nothing asked."""
+    """A link with its answer; no status where nothing asked.
+
+    Attributes:
+        later: it fails and is drawn before the first broken link, but is not what to cure first: a run would
+            have changed it, or it was found out later.
+    """
 
     words: str
     status: Status | None
     said: str
     broken: bool
+    later: bool = False
+
+    @property
+    def state(self) -> str:
+        """Its state in a word."""
+        return "later" if self.later else self.status or "none"
 
 
 def chain(report: Report) -> Markup:
     """The picture; nothing where nothing was asked."""
-    columns = [(column, _links(column, report)) for column in _columns(report)]
+    columns = _marked([(column, _links(column, report)) for column in _columns(report)])
     if not columns:
         return Markup()
     height = TOP + ROW * max(len(links) for _, links in columns) + 8
-    whole = len(columns) * (WIDTH + GAP) - GAP
-    broken = next((n for n, (_, links) in enumerate(columns) if any(link.broken for link in links)), None)
-    parts = [
-        _column(column.title, links, number * (WIDTH + GAP), height)
-        for number, (column, links) in enumerate(columns)
-    ]
-    parts += [
-        _arrow(number * (WIDTH + GAP) - GAP, broken is not None and number > broken)
-        for number in range(1, len(columns))
-    ]
-    return el(
-        "svg",
-        el("title", f"The chain of {report.target}: {_words(columns)}"),
-        *parts,
-        of={
-            "class": "chain",
-            "viewBox": f"-2 -2 {whole + 4} {height + 4}",
-            "width": whole + 4,
-            "height": height + 4,
-            "role": "img",
-        },
-    )
+    parts, cut = [], False
+    for number, (column, links) in enumerate(columns):
+        parts += [_arrow(cut)] if number else []
+        parts.append(_column(column.title, links, height))
+        cut = cut or any(link.broken for link in links)
+    said = f"The chain of {report.target}: {_words(columns)}"
+    return el("div", *parts, of={"class": "chain", "role": "img", "aria-label": said})
+
+
+def _marked(columns: Sequence[tuple[Column, Sequence[Drawn]]]) -> list[tuple[Column, Sequence[Drawn]]]:
+    """The same, where the first link that is drawn as failed is the first broken one."""
+    if not any(link.broken for _, links in columns for link in links):
+        return list(columns)
+    passed = False
+    marked: list[tuple[Column, Sequence[Drawn]]] = []
+    for column, links in columns:
+        drawn = []
+        for link in links:
+            passed = passed or link.broken
+            drawn.append(link._replace(later=link.status is Status.FAIL and not passed))
+        marked.append((column, drawn))
+    return marked
 
 
 def _columns(report: Report) -> list[Column]:
@@ -205,54 +220,63 @@ def _drawn(words: str, findings: Sequence[Finding], broken: Finding | None) -> D
     )
 
 
+_HEARD = {"none": "not asked", "later": "fail, but not the first to cure"}
+
+
 def _words(columns: Sequence[tuple[Column, Sequence[Drawn]]]) -> str:
     """The picture for those who do not see it."""
     of = (
-        f"{column.title}: " + ", ".join(f"{link.words} {link.status or 'not asked'}" for link in links)
+        f"{column.title}: "
+        + ", ".join(f"{link.words} {_HEARD.get(link.state, link.state)}" for link in links)
         for column, links in columns
     )
     return "; ".join(of)
 
 
-def _column(title: str, links: Sequence[Drawn], x: int, height: int) -> Markup:
-    return el(
-        "g",
-        el("rect", of={"class": "machine", "width": WIDTH, "height": height, "rx": 10}),
+def _picture(kind: str, width: int, height: int, *parts: Markup) -> Markup:
+    box = f"0 0 {width} {height}"
+    return el("svg", *parts, of={"class": kind, "viewBox": box, "width": width, "height": height})
+
+
+def _column(title: str, links: Sequence[Drawn], height: int) -> Markup:
+    frame = el(
+        "rect", of={"class": "frame", "x": 1, "y": 1, "width": WIDTH - 2, "height": height - 2, "rx": 10}
+    )
+    return _picture(
+        "machine",
+        WIDTH,
+        height,
+        frame,
         el("text", title, of={"class": "machine-name", "x": 14, "y": 29}),
         *(_pill(link, TOP + ROW * number) for number, link in enumerate(links)),
-        of={"transform": f"translate({x} 0)"},
     )
 
 
 def _pill(link: Drawn, y: int) -> Markup:
-    kind = f"link {link.status or 'none'}{' broken' if link.broken else ''}"
+    kind = f"link {link.state}{' broken' if link.broken else ''}"
     own = "own" if "-" in link.words else None  # a check's id
-    sign = join(
+    sign = _DOTS if link.later else _SIGNS[link.status or Status.SKIP]
+    dot = join(
         el("circle", of={"class": "dot", "cx": 16, "cy": 15, "r": 9}),
         el(
             "path",
-            of={"class": "sign", "d": _SIGNS[link.status or Status.SKIP], "transform": "translate(16 15)"},
+            of={"class": "sign", "d": sign, "transform": "translate(16 15)"},
         ),
     )
     return el(
         "g",
         el("title", link.said),
         el("rect", of={"class": "pill", "width": WIDTH - 20, "height": 30, "rx": 7}),
-        sign,
+        dot,
         el("text", link.words, of={"x": 32, "y": 20, "class": own}),
         of={"class": kind, "transform": f"translate(10 {y})"},
     )
 
 
-def _arrow(x: int, cut: bool) -> Markup:
+def _arrow(cut: bool) -> Markup:
     """From one machine to the next; cut off behind the first broken link."""
     middle = TOP + ROW // 2
-    line = el("path", of={"class": "shaft", "d": f"M{x + 4} {middle} H{x + GAP - 5}"})
-    head = el(
-        "path",
-        of={
-            "class": "head",
-            "d": f"M{x + GAP - 11} {middle - 6} L{x + GAP - 4} {middle} L{x + GAP - 11} {middle + 6}",
-        },
-    )
-    return el("g", line, head, of={"class": "arrow cut" if cut else "arrow"})
+    shaft = el("path", of={"class": "shaft", "d": f"M4 {middle} H{GAP - 5}"})
+    end = f"M{GAP - 11} {middle - 6} L{GAP - 4} {middle} L{GAP - 11} {middle + 6}"
+    head = el("path", of={"class": "head", "d": end})
+    return _picture("arrow cut" if cut else "arrow", GAP, middle + 10, shaft, head)

@@ -19,7 +19,7 @@ class Column:
 
     Args:
         name: its heading.
-        kind: a class for its cells: ``number``, ``name``, ``short``, ``word`` or ``soft``.
+        kind: a class for its cells: ``number``, ``name``, ``short``, ``word``, ``said`` or ``soft``.
     """
 
     def __init__(self, name: str, kind: str | None = None) -> None:
@@ -34,7 +34,7 @@ def page(title: str, heading: str, meta: str, *parts: Markup | None, made: str) 
         title: what it is about, and what it comes to; for the browser's tab.
         heading: the same on the page, where there may be less of it.
         meta: further words below it.
-        made: when.
+        made: when; it is told beside them, as the footer is a long way off, and on paper another sheet.
     """
     style, script = _own("page.css"), _own("page.js")
     policy = (
@@ -54,7 +54,7 @@ def page(title: str, heading: str, meta: str, *parts: Markup | None, made: str) 
     )
     body = el(
         "body",
-        el("header", el("h1", heading), el("p", meta, of={"class": "soft"}) if meta else None),
+        el("header", el("h1", heading), el("p", "; ".join(filter(None, (meta, made))), of={"class": "soft"})),
         el("main", *parts),
         el("footer", f"Made by nestvirt {__version__}, {made}."),
         Markup(f"<script>{script}</script>"),
@@ -93,6 +93,11 @@ def cell(content: str, key: float | str | None = None) -> tuple[Markup, str | No
     return inside, None if key is None else str(key)
 
 
+def _beside(column: Column) -> str | None:
+    """The heading of a cell that says nothing without it, for a window too narrow for columns."""
+    return column.name if column.kind in ("number", "word") else None
+
+
 def table(columns: Sequence[Column], rows: Sequence[Sequence[tuple[Markup, str | None]]]) -> Markup:
     """A table that is sorted by its headings, with a field to filter it where it is long."""
     head = el("tr", *(el("th", column.name, of={"scope": "col", "class": column.kind}) for column in columns))
@@ -100,7 +105,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[tuple[Markup, str |
         el(
             "tr",
             *(
-                el("td", content, of={"class": column.kind, "data-key": key})
+                el("td", content, of={"class": column.kind, "data-key": key, "data-head": _beside(column)})
                 for column, (content, key) in zip(columns, row, strict=True)
             ),
         )

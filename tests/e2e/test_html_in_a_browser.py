@@ -147,8 +147,80 @@ def test_nothing_runs_out_of_the_window(browser: Browser, width: int) -> None:
     assert browser.run("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [360, 600])
+def test_in_a_narrow_window_nothing_is_cut_off_and_words_keep_their_size(
+    browser: Browser, width: int
+) -> None:
+    browser.look(width=width)
+    wide = "Array.from(document.querySelectorAll('.wide')).filter((w) => w.checkVisibility())"
+    assert browser.run(f"{wide}.filter((w) => w.scrollWidth > w.clientWidth).length") == 0
+    words = "document.querySelector('details[open] .link text')"
+    assert browser.run(f"{words}.getScreenCTM().a") == pytest.approx(1, abs=0.01)
+    first = f"{ROWS}[0].getBoundingClientRect()"
+    assert browser.run(f"{first}.height") < 120
+    shown = f"{ROWS}[0].querySelector('.badge').getBoundingClientRect()"
+    assert 0 <= browser.run(f"{shown}.left") < browser.run(f"{shown}.right") < width
+    assert browser.run(f"getComputedStyle({ROWS}.at(-1).cells[5], '::before').content") == '"Took, s: "'
+
+
+def test_in_a_narrow_window_a_machine_is_below_the_one_before(browser: Browser) -> None:
+    parts = "document.querySelector('details[open] .chain').children"
+    tops = f"Array.from({parts}, (part) => part.getBoundingClientRect().top)"
+    browser.look(width=400)
+    assert len(set(browser.run(tops))) == len(browser.run(tops)) > 1
+    browser.look(width=1200)
+    assert len(set(browser.run(tops))) == 1
+
+
+@pytest.mark.parametrize("of", ["fleet", "hostile", "list"])
+def test_paper_has_room_for_all_and_no_word_is_larger_than_the_main_text(
+    browser: Browser, tmp_path: Path, of: str
+) -> None:
+    if of == "hostile":
+        show(browser, tmp_path, hostile("a" * 300))
+    if of == "list":
+        show_list(browser, tmp_path)
+    browser.look(width=688, medium="print")  # A4 with its margins
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("document.documentElement.scrollWidth") <= 688
+    wide = "Array.from(document.querySelectorAll('.wide'))"
+    assert browser.run(f"{wide}.filter((w) => w.scrollWidth > w.clientWidth + 1).length") == 0
+    size = "(element) => parseFloat(getComputedStyle(element).fontSize)"
+    main = browser.run(f"({size})(document.body)")
+    secondary = "Array.from(document.querySelectorAll('.soft, code, pre, td'))"
+    assert browser.run(f"Math.max(...{secondary}.map({size}))") <= main
+    scale = "Array.from(document.querySelectorAll('.chain svg'), (svg) => svg.getScreenCTM().a * 14)"
+    assert max(browser.run(scale), default=0) <= main
+
+
+def test_on_paper_no_name_is_broken_inside_a_word(browser: Browser, tmp_path: Path) -> None:
+    show_list(browser, tmp_path)
+    browser.look(width=688, medium="print")
+    broken = browser.run("""Array.from(document.querySelectorAll('tbody td')).flatMap((cell) => {
+        const text = cell.firstChild, range = document.createRange(), words = [];
+        if (!text || text.nodeType !== Node.TEXT_NODE) return words;
+        for (const found of text.data.matchAll(/[^\\s-]+/g)) {
+          range.setStart(text, found.index);
+          range.setEnd(text, found.index + found[0].length);
+          if (range.getClientRects().length > 1) words.push(found[0]);
+        }
+        return words;
+    })""")
+    assert broken == []
+
+
 @pytest.mark.parametrize("width", [1200, 1600])
 def test_of_the_list_of_vms_no_column_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
+    show_list(browser, tmp_path)
+    browser.look(width=width)
+    assert browser.run("document.querySelector('.wide').scrollWidth") <= browser.run(
+        "document.querySelector('.wide').clientWidth"
+    )
+    assert browser.run("document.querySelector('tbody td:last-child').clientWidth") >= 150
+
+
+def show_list(browser: Browser, folder: Path) -> None:
+    """The page of ``list``."""
     labels = {"id": ("100",), "node": ("pve-rack-12",), "pool": ("production",), "tag": ("k8s-worker", "a")}
     entries = [
         Entry(
@@ -161,14 +233,9 @@ def test_of_the_list_of_vms_no_column_is_cut_off(browser: Browser, tmp_path: Pat
         )
         for number in range(100, 112)
     ]
-    page = tmp_path / "list.html"
+    page = folder / "list.html"
     page.write_text(report_list.to_html(Inventory(entries), "2026-01-31 10:15 UTC"), encoding="utf-8")
-    browser.look(width=width)
     browser.open(page)
-    assert browser.run("document.querySelector('.wide').scrollWidth") <= browser.run(
-        "document.querySelector('.wide').clientWidth"
-    )
-    assert browser.run("document.querySelector('tbody td:last-child').clientWidth") >= 150
 
 
 def test_the_words_of_the_picture_fit_into_their_frames(browser: Browser) -> None:

@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 from nestvirt import report_html
 from nestvirt.cli.output import finish
 from nestvirt.errors import ConnectionFailed
-from nestvirt.model import Fleet, Goal, Layer, Proof, Report, Row, Status
-from nestvirt.report_html import chain, markup
-from tests import test_house
+from nestvirt.model import Fleet, Report, Row
+from nestvirt.report_html import markup
 from tests.unit.fleets import DOWN, FLEET, HOSTILE, ROWS, RUN, blocked, failing, fleet, found, hostile, proven
 
 MADE = "2026-01-31 10:15 UTC"
-SVG_STATES = {"pass", "warn", "fail", "unknown", "skip", "none"}
 
 
 def parsed(page: str) -> ElementTree.Element:
@@ -244,6 +242,17 @@ def test_of_very_many_the_ill_are_shown_first() -> None:
     assert "2 more are not shown one by one" in words_of(root)
 
 
+def test_the_date_is_at_the_top() -> None:
+    for page in PAGES.values():
+        assert MADE in words_of(parsed(page).find("body/header") or ElementTree.Element("none"))
+
+
+def test_a_figure_has_its_heading_beside_it_for_a_narrow_window() -> None:
+    table = next(t for t in parsed(PAGES["fleet"]).iter("table") if t.get("class") == "sortable")
+    heads = [cell.get("data-head") for cell in table.findall("tbody/tr")[0]]
+    assert heads == [None, None, "Kind", None, "Exit, µs", "Took, s"]
+
+
 # --- one target
 
 
@@ -285,104 +294,6 @@ def test_an_error_is_told_with_its_evidence_and_cure() -> None:
     said = words_of(parsed(PAGES["error"]))
     assert "vc1 does not answer" in said
     assert "connection refused start it" in said
-
-
-# --- the chain
-
-
-def links(report: Report) -> dict[str, str]:
-    """The drawn links by their words, and their state, as a reader of the picture sees them."""
-    drawn = chain.chain(report)
-    if not drawn:
-        return {}
-    picture = ElementTree.fromstring(drawn)  # noqa: S314
-    groups = [g for g in picture.iter("g") if (g.get("class") or "").startswith("link ")]
-    return {g.findtext("text") or "": (g.get("class") or "").removeprefix("link ") for g in groups}
-
-
-def test_every_check_in_the_picture_exists() -> None:
-    checks = {c for column in (*chain.COLUMNS, *chain.CLUSTER) for link in column.links for c in link.checks}
-    assert checks <= set(test_house.checks())
-
-
-def test_a_check_is_in_one_link() -> None:
-    checks = [c for column in (*chain.COLUMNS, *chain.CLUSTER) for link in column.links for c in link.checks]
-    assert len(checks) == len(set(checks))
-
-
-def test_the_picture_shows_what_was_found() -> None:
-    drawn = links(proven("libvirt:a", "guest-cpu-flag warn"))
-    assert drawn["nesting allowed"] == drawn["setting is on"] == drawn["guest code ran"] == "pass"
-    assert drawn["CPU flag"] == "warn"
-    assert drawn["in effect"] == "none"
-    assert all(state.split()[0] in SVG_STATES for state in drawn.values())
-
-
-def test_the_picture_shows_where_it_breaks() -> None:
-    drawn = links(failing("libvirt:a"))
-    assert [words for words, state in drawn.items() if "broken" in state] == ["setting is on"]
-
-
-@pytest.mark.parametrize("status", [Status.FAIL, Status.UNKNOWN])
-def test_what_is_ill_and_of_no_link_is_drawn_by_its_name(status: Status) -> None:
-    assert links(proven("libvirt:a", f"vm-lock {status}"))["vm-lock"].split()[0] == status
-
-
-def test_what_blocks_is_drawn_as_broken() -> None:
-    assert links(blocked("libvirt:a"))["vm-lock"] == "fail broken"
-
-
-def test_what_is_behind_the_break_is_cut_off() -> None:
-    picture = ElementTree.fromstring(chain.chain(failing("libvirt:a")))  # noqa: S314
-    arrows = [g.get("class") for g in picture.iter("g") if (g.get("class") or "").startswith("arrow")]
-    assert arrows == ["arrow", "arrow cut", "arrow cut"]
-
-
-def machines(report: Report) -> list[str]:
-    picture = ElementTree.fromstring(chain.chain(report))  # noqa: S314
-    return [text.text or "" for text in picture.iter("text") if text.get("class") == "machine-name"]
-
-
-@pytest.mark.parametrize(
-    ("report", "names"),
-    [
-        pytest.param(failing("libvirt:a"), ["Host", "VM", "Guest", "VM in the guest"], id="a VM"),
-        pytest.param(Report("host:local", (found("host-cpu pass"),)), ["Host"], id="a host"),
-        pytest.param(
-            Report("libvirt:a", (found("vm-cpu pass"),), goal=Goal(nested=False)), ["VM"], id="disabled"
-        ),
-        pytest.param(
-            Report("this machine", (found("guest-device pass"),), proof=Proof("works", None, "local")),
-            ["This machine", "VM in it"],
-            id="this machine",
-        ),
-        pytest.param(
-            Report("cluster lab", (found("cluster-api pass"),), goal=None),
-            ["Cluster", "Nodes", "Kata", "Pods"],
-            id="a cluster",
-        ),
-    ],
-)
-def test_the_picture_has_the_machines_that_matter(report: Report, names: list[str]) -> None:
-    assert machines(report) == names
-
-
-def test_the_picture_can_be_heard() -> None:
-    picture = ElementTree.fromstring(chain.chain(failing("libvirt:a")))  # noqa: S314
-    assert picture.get("role") == "img"
-    assert "VM: fit to nest not asked, setting is on fail" in (picture.findtext("title") or "")
-
-
-def test_without_findings_there_is_no_picture() -> None:
-    assert chain.chain(Report("libvirt:a", ())) == ""
-
-
-@pytest.mark.parametrize("layer", Layer)
-def test_the_worst_of_a_link_is_shown(layer: Layer) -> None:
-    column = next(c for c in (*chain.COLUMNS, *chain.CLUSTER) if c.layer is layer)
-    check = column.links[0].checks[0]
-    report = Report("x", (found(f"{check} pass"), found(f"{check} fail"), found(f"{check} unknown")))
-    assert links(report)[column.links[0].words].startswith("fail")
 
 
 # --- the command's output
