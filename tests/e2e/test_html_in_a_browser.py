@@ -209,7 +209,7 @@ def test_on_paper_no_name_is_broken_inside_a_word(browser: Browser, tmp_path: Pa
     assert broken == []
 
 
-@pytest.mark.parametrize("width", [1200, 1600])
+@pytest.mark.parametrize("width", [360, 800, 1200, 1600])
 def test_of_the_list_of_vms_no_column_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
     show_list(browser, tmp_path)
     browser.look(width=width)

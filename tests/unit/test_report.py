@@ -132,8 +132,9 @@ def test_on_a_terminal_every_line_of_a_check_begins_below_the_one_before(width: 
     Console(file=shown, width=width).print(
         report.to_text(Report("libvirt:a", (said, *skipped)), width), soft_wrap=False
     )
-    lines = [line for line in shown.getvalue().splitlines() if line]
-    heads = ("libvirt:a", "cluster", "guest", "  FAIL", "  SKIP", f"{'':10}do this:")
+    checks = shown.getvalue().partition("\nwhy, and ")[0]
+    lines = [line for line in checks.splitlines() if line]
+    heads = ("libvirt:a", "cluster", "guest", "  FAIL", "  SKIP", f"{'':10}do this:", report.MORE)
     further = [len(line) - len(line.lstrip()) for line in lines if not line.startswith(heads)]
     assert set(further) == {column, 10}
     assert shown.getvalue().split().count("is") == 60
@@ -191,6 +192,7 @@ def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
         "do this: mend no /dev/kvm",
         "FAIL cluster-node-kvm w202: blacklisted",
         "do this: mend blacklisted",
+        *("", "why, and what else may help: nestvirt explain cluster-node-kvm"),
     ]
 
 
