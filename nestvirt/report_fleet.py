@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from nestvirt import __version__
@@ -148,6 +149,15 @@ def _row(row: Row) -> dict[str, object]:
 
 
 # --- text
+
+
+def alone(fleet: Fleet) -> Report | None:
+    """The report of a single target, which people are shown as any report; None where a table tells more."""
+    if len(fleet.rows) != 1 or not isinstance(fleet.rows[0].outcome, Report):
+        return None
+    [row], outcome = fleet.rows, fleet.rows[0].outcome
+    stopped = f"the run was stopped: {fleet.stopped}" if fleet.stopped else ""
+    return replace(outcome, target=row.label, remains=(*outcome.remains, *filter(None, (row.note, stopped))))
 
 
 def to_text(fleet: Fleet) -> Text:

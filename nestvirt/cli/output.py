@@ -36,9 +36,7 @@ PLUGIN_UNKNOWN = 3
 def finish(result: Report, output: str) -> int:
     """Print the report on stdout; return the exit code."""
     if output == "text":
-        console = stdout_console()
-        width = console.width if sys.stdout.isatty() else None
-        console.print(report.to_text(result, width), soft_wrap=width is None)
+        _print_text(result)
         return report.exit_code(result)
     click.echo(_report_as(result, output))
     if output == "nagios":
@@ -46,6 +44,12 @@ def finish(result: Report, output: str) -> int:
 
         return nagios.state(result)
     return report.exit_code(result)
+
+
+def _print_text(result: Report) -> None:
+    console = stdout_console()
+    width = console.width if sys.stdout.isatty() else None
+    console.print(report.to_text(result, width), soft_wrap=width is None)
 
 
 def _report_as(result: Report, output: str) -> str:
@@ -96,7 +100,11 @@ def finish_fleet(fleet: Fleet, output: str) -> int:
         click.echo(nagios.fleet_to_nagios(fleet))
         code = nagios.fleet_state(fleet)
     else:
-        stdout_console().print(report_fleet.to_text(fleet), soft_wrap=True)
+        alone = report_fleet.alone(fleet)
+        if alone is not None:
+            _print_text(alone)
+        else:
+            stdout_console().print(report_fleet.to_text(fleet), soft_wrap=True)
     return code
 
 

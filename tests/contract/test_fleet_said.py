@@ -161,3 +161,11 @@ def test_a_patterns_rows_have_what_the_users_call_the_vms(fleet: MemoryFleet) ->
     assert "power-cycle the VM: memory:id-worker-3 (worker-3)\n" in planned.stderr
     assert fleet.rows("check", "memory:id-worker-3")["memory:id-worker-3"]["name"] == "worker-3"
     assert fleet.rows("check", "memory:worker-9")["memory:worker-9"]["name"] is None
+
+
+def test_a_single_name_is_checked_with_the_chain_in_sight(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    done = fleet.run("check", "memory:a")
+    assert done.returncode == 1
+    assert done.stdout.startswith("memory:a: FAIL")
+    assert "\nvm\n" in done.stdout

@@ -261,3 +261,28 @@ def test_one_targets_jsonl_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_an_errors_json_is_as_the_schema_says() -> None:
     VALIDATOR.validate(json.loads(report.error_to_json(DOWN)))
+
+
+# --- a single one
+
+
+def test_a_single_target_is_told_as_any_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("proven", "blocked", "planned"):
+        of = ROWS[name]
+        assert isinstance(of.outcome, Report)
+        code = finish_fleet(Fleet((of,)), "text")
+        among_many = capsys.readouterr().out
+        assert (finish(of.outcome, "text"), capsys.readouterr().out) == (code, among_many)
+
+
+def test_what_is_to_be_known_of_a_single_ones_run_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+    finish_fleet(replace(fleet("failing"), stopped="by Ctrl-C"), "text")
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("proxmox@lab:100 (worker-3): FAIL")
+    assert "remains: the run was stopped: by Ctrl-C" in lines
+
+
+@pytest.mark.parametrize("name", ["down", "no such", "earlier", "not begun"])
+def test_a_single_one_without_a_report_has_its_row(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    finish_fleet(fleet(name), "text")
+    assert capsys.readouterr().out.startswith("check of 1 target: ")
