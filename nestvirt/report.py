@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # rich costs more to import than all of nestvirt; only text n
 
 SCHEMA_VERSION = 1
 FEW, MANY = 3, 10
+MORE = "why, and what else may help"
 STATUS_WIDTH, CHECK_WIDTH = 10, 23
 NARROW, NARROWEST = 64, 30
 """Below how many columns evidence has no column of its own; and below how many it is not wrapped at all."""
@@ -133,7 +134,18 @@ def to_text(report: Report, width: int | None = None) -> Text:
         text.append("\nremains: ", style="bold")
         text.append(printable(line))
     text.rstrip()
+    check = explained(report)
+    if check is not None:
+        text.append("\n\n" + _hanging(f"{MORE}: ", f"nestvirt explain {check}", STATUS_WIDTH, width))
     return text
+
+
+def explained(report: Report) -> str | None:
+    """The check whose runbook its reader wants next; None where nothing fails."""
+    if report.planned:
+        return None
+    ill = report.blockers[0] if report.blockers else report.first_broken
+    return ill.check if ill is not None else None
 
 
 def _way_back(report: Report) -> str:

@@ -24,7 +24,7 @@ VAGUE = {"utils", "helpers", "common", "core", "manager"}
 
 # From below to above; a module imports from its own row and from those below it.
 ROWS = (
-    {"nestvirt", "errors", "printable"},
+    {"nestvirt", "errors", "printable", "runbooks"},
     {"model", "configfile", "settings_table", "tls"},
     {"plan", "settings", "guest"},
     {"backends"},

@@ -28,6 +28,7 @@ COMMANDS = {
     "kata-check": "Do pods under Kata's RuntimeClasses run in VMs of their own? Proves it on every node.",
     "kata-uninstall": "Remove Kata Containers from a cluster, and show that nothing of it is left.",
     "kata-logs": "Collect what Kata's parts have logged, without secrets, in one file.",
+    "explain": "What a check reads, why it fails, what cures it, and what proves the cure: its runbook.",
     "probe": "The standalone probe: run it, or print it to carry it elsewhere.",
 }
 """Command name to its line in the help; the command itself is in the module of that name, with _ for -."""
@@ -59,7 +60,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all pass, 1 something fails, 2 usage, 3 could not find out. Documentation: docs/.",
+    epilog="Exit codes: 0 all pass, 1 something fails, 2 usage, 3 could not find out. "
+    "Documentation: nestvirt explain (each check's runbook), man nestvirt, and docs/ of the source.",
 )
 @click.version_option(__version__, prog_name="nestvirt")
 def cli() -> None:

@@ -9,7 +9,7 @@ from html import escape
 from nestvirt.errors import Error
 from nestvirt.model import Change, Finding, Proof, Report
 from nestvirt.printable import printable
-from nestvirt.report import grouped
+from nestvirt.report import MORE, explained, grouped
 from nestvirt.report_html.chain import chain
 from nestvirt.report_html.markup import SIZE_LIMIT, Markup, el, join
 from nestvirt.report_html.page import badge
@@ -42,11 +42,13 @@ def of_error(error: Error) -> Markup:
 
 
 def _in_the_way(report: Report) -> list[Markup]:
+    check = explained(report)
+    more = el("p", f"{MORE}: ", el("code", f"nestvirt explain {check}"), of={"class": "soft"})
     if report.blockers:
         few = list(dict.fromkeys(report.blockers))[:BLOCKERS]
-        return [_first(found, "Nothing was done, because of") for found in few]
+        return [*(_first(found, "Nothing was done, because of") for found in few), more]
     broken = report.first_broken
-    return [_first(broken, "First broken link")] if broken is not None else []
+    return [_first(broken, "First broken link"), *([more] if check else [])] if broken is not None else []
 
 
 def _first(found: Finding, words: str) -> Markup:

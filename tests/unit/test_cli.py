@@ -66,7 +66,9 @@ def test_the_groups_help_lists_every_command() -> None:
     assert "Exit codes: 0" in output
 
 
-@pytest.mark.parametrize("args", [["--version"], ["--help"], ["probe", "--print"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [["--version"], ["--help"], ["probe", "--print"], ["explain", "vm-cpu"]], ids=" ".join
+)
 def test_quick_commands_import_no_library_that_they_do_not_need(args: Sequence[str]) -> None:
     code = (
         "import sys, nestvirt.cli as n\n"
