@@ -78,7 +78,7 @@ class Run:
 
     def concerns(self, backend: str, vm: Vm) -> bool:
         """Whether it is a run on that very VM, whichever way that was named."""
-        return _identity(self.target.backend, self.vm) == _identity(backend, vm)
+        return identity(self.target.backend, self.vm) == identity(backend, vm)
 
     @property
     def undoable(self) -> bool:
@@ -111,7 +111,7 @@ class Record:
         self._write(event="end", outcome=outcome)
 
     def _write(self, **line: object) -> None:
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(line).encode() + b"\n"  # ASCII: a name may be no UTF-8
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -269,7 +269,7 @@ class Journal:
         VM asks, and all have theirs in one folder."""
         with self._looking:
             self._look()
-            paths = sorted(self._known.get(_identity(backend, vm), ()), reverse=True)
+            paths = sorted(self._known.get(identity(backend, vm), ()), reverse=True)
         return (run for run in map(self._read, paths) if run is not None)
 
     def _look(self) -> None:
@@ -286,7 +286,7 @@ class Journal:
         for name in sorted(new):
             run = self._read(self._runs / name)
             if run is not None:  # else its first line is still to be written
-                self._known.setdefault(_identity(run.target.backend, run.vm), []).append(self._runs / name)
+                self._known.setdefault(identity(run.target.backend, run.vm), []).append(self._runs / name)
                 self._names.add(name)
         self._seen = (changed if len(new) == len(new & self._names) else 0, now)
 
@@ -322,10 +322,10 @@ def _unreadable(error: OSError) -> JournalError:
 
 
 def _lock_name(backend: str, vm: Vm) -> str:
-    return hashlib.sha256(_identity(backend, vm).encode()).hexdigest()[:24] + ".lock"
+    return hashlib.sha256(identity(backend, vm).encode(errors="surrogatepass")).hexdigest()[:24] + ".lock"
 
 
-def _identity(backend: str, vm: Vm) -> str:
+def identity(backend: str, vm: Vm) -> str:
     """What is the same for a VM whichever backend it was named to."""
     return f"{vm.hypervisor or backend}:{vm.id}"
 

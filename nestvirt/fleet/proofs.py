@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nestvirt.journal import identity
 from nestvirt.model import PROOF, Report, Status, Vm
 
 
@@ -65,5 +66,5 @@ class Proofs:
             return None
 
     def _path(self, backend: str, vm: Vm) -> Path:
-        identity = f"{vm.hypervisor or backend}:{vm.id}"
-        return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+        digest = hashlib.sha256(identity(backend, vm).encode(errors="surrogatepass")).hexdigest()
+        return self._folder / f"{digest[:24]}.json"

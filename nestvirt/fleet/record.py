@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,6 +30,20 @@ DETAILS = ("ssh", "ssh_config", "node")
 
 
 @dataclass(frozen=True)
+class Away:
+    """A node that a run has had down.
+
+    Attributes:
+        boot: what it was before; see State.
+        since: when, in seconds of the clock.
+    """
+
+    uid: str
+    boot: str
+    since: float
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a record says.
 
@@ -38,8 +53,10 @@ class Recorded:
         options: the command's options by name.
         endings: how those ended that did.
         known: which VM each name meant.
-        broken: those that were begun, and died before their end.
+        broken: those in whose middle the run died, or that it has shut down and may have left off.
         cordoned: nodes that the run has cordoned, and not uncordoned, with their uids.
+        away: nodes that the run has had down, and not seen back.
+        cluster: the uid of the cluster whose nodes they are; empty where none was asked.
         ended: whether it came to its end.
     """
 
@@ -53,6 +70,8 @@ class Recorded:
     known: Mapping[str, Known] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     cordoned: Mapping[str, str] = field(default_factory=dict)
+    away: Mapping[str, Away] = field(default_factory=dict)
+    cluster: str = ""
     ended: bool = False
 
     @property
@@ -63,7 +82,8 @@ class Recorded:
     @property
     def through(self) -> bool:
         """Whether each has its ending, whatever that is."""
-        return not self.cordoned and all(name in self.endings for name in self._written)
+        open_ends = self.cordoned or self.broken
+        return not open_ends and all(name in self.endings for name in self._written)
 
     @property
     def _written(self) -> Iterator[str]:
@@ -108,9 +128,9 @@ class FleetRecord:
         """Note that a target is about to be worked on."""
         self._write(event="begun", target=target)
 
-    def ended(self, target: str, ending: Ending) -> None:
-        """Note how it ended."""
-        self._write(event="ended", target=target, ending=ending)
+    def ended(self, target: str, ending: Ending, *, down: bool = False) -> None:
+        """Note how it ended, and whether the run has shut it down and may have left it off."""
+        self._write(event="ended", target=target, ending=ending, **({"down": True} if down else {}))
 
     def cordoning(self, node: str, uid: str) -> None:
         """Note that a node is about to be cordoned, which nobody had cordoned."""
@@ -120,12 +140,24 @@ class FleetRecord:
         """Note that it is not cordoned any more."""
         self._write(event="uncordon", node=node)
 
+    def cluster(self, uid: str) -> None:
+        """Note which cluster's nodes the VMs are."""
+        self._write(event="cluster", uid=uid)
+
+    def leaving(self, node: str, uid: str, boot: str) -> None:
+        """Note that a node is about to go down."""
+        self._write(event="away", node=node, uid=uid, boot=boot, since=time.time())
+
+    def back(self, node: str) -> None:
+        """Note that it is Ready again, or has not been down."""
+        self._write(event="back", node=node)
+
     def end(self) -> None:
         """Note that the run came to its end, whatever came of its targets."""
         self._write(event="end")
 
     def _write(self, **line: object) -> None:
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(line).encode() + b"\n"  # ASCII: a name may be no UTF-8
         try:
             with self._lock:
                 before = os.fstat(self._descriptor).st_size
@@ -230,6 +262,7 @@ class FleetRuns:
         """What came after a run may have been meant to take it back, so that no older one is gone on with."""
         run = next(self.runs(), None)
         if run is not None and run.command == command and run.resumable and not run.ended:
+            self._refuse_if_newer_is_ill(run)
             return run
         what, cure = f"no {command} of many is to be resumed", f"begin one: nestvirt {command} TARGET…"
         if run is None:
@@ -242,6 +275,16 @@ class FleetRuns:
             evidence=f"the newest fleet run, {run.id}, {said}; {self._known()}",
             cure=cure + (again if own is not None else ""),
         )
+
+    def _refuse_if_newer_is_ill(self, run: Recorded) -> None:
+        """What cannot be read may be of a run that was to take this one back."""
+        newer = [path for path in self._ill if path.stem > run.id]
+        if newer:
+            raise TargetError(
+                "it is not known which fleet run is the newest",
+                evidence=f"{max(newer)} cannot be read, and is newer than run {run.id} ({run.command})",
+                cure=f"if that is the one you mean: nestvirt {run.command} --resume {run.id}",
+            )
 
     def _known(self) -> str:
         runs = [f"{run.id} ({run.command})" for run in itertools.islice(self.runs(), 5)]
@@ -272,6 +315,7 @@ def _told(member: Member) -> dict[str, object]:
     told: dict[str, object] = {"written": member.written}
     if member.target is not None:
         told["target"] = [member.target.backend, member.target.profile, member.target.name]
+    told |= {"told": member.told} if member.told else {}
     return told | {name: value for name, value in details.items() if value is not None}
 
 
@@ -297,7 +341,6 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
     run = Recorded(run_id, str(begin["command"]), str(begin["time"]), options=options, **_meant(begin))
     endings: dict[str, Ending] = {}
     broken: dict[str, None] = {}
-    cordoned: dict[str, str] = {}
     ended = False
     for line in lines[1:]:
         match line:
@@ -309,16 +352,37 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
                 ended = False
             case {"event": "ended", "target": str(target), "ending": str(ending)}:
                 endings[target] = Ending(ending)
-                broken.pop(target, None)
-            case {"event": "cordon", "node": str(node)}:
-                cordoned[node] = str(line.get("uid") or "")
-            case {"event": "uncordon", "node": str(node)}:
-                cordoned.pop(node, None)
+                if line.get("down"):
+                    broken[target] = None
+                else:
+                    broken.pop(target, None)
+            case {"event": "cluster" | "cordon" | "uncordon" | "away" | "back"}:
+                pass  # see _of_nodes
             case {"event": "end"}:
                 ended = True
             case _:
                 raise ValueError(f"unknown line: {line}")
-    return replace(run, endings=endings, broken=tuple(broken), cordoned=cordoned, ended=ended)
+    return replace(run, endings=endings, broken=tuple(broken), ended=ended, **_of_nodes(lines))
+
+
+def _of_nodes(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the lines say of Kubernetes' nodes."""
+    cordoned: dict[str, str] = {}
+    away: dict[str, Away] = {}
+    cluster = ""
+    for line in lines:
+        match line:
+            case {"event": "cluster", "uid": uid}:
+                cluster = str(uid)
+            case {"event": "cordon", "node": node}:
+                cordoned[node] = str(line.get("uid") or "")
+            case {"event": "uncordon", "node": node}:
+                cordoned.pop(node, None)
+            case {"event": "away", "node": node}:
+                away[node] = Away(str(line["uid"]), str(line["boot"]), float(line["since"]))
+            case {"event": "back", "node": node}:
+                away.pop(node, None)
+    return {"cordoned": cordoned, "away": away, "cluster": cluster}
 
 
 def _meant(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +394,8 @@ def _meant(line: Mapping[str, Any]) -> dict[str, Any]:
         written = str(member["written"])
         target = member.get("target")
         names.append(Target(target[0], target[2], target[1]) if target else written)
-        details[written] = {name: str(member[name]) for name in DETAILS if name in member}
+        for name, told in (member.get("told") or {written: member}).items():
+            details[name] = {key: str(told[key]) for key in DETAILS if key in told}
         if "vm" in member or "at" in member:
             endpoint = line["endpoints"][member["at"]] if "at" in member else {}
             known[written] = Known(str(member.get("vm", "")), endpoint)

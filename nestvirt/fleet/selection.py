@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
@@ -45,6 +45,7 @@ class Member:
         ssh: the user's own way into the guest.
         node: what Kubernetes calls it.
         known: which it was before, where a run is gone on with.
+        told: where it is not known which VMs are meant: what the fleet file says of it, and of others there.
     """
 
     written: str
@@ -56,6 +57,7 @@ class Member:
     ssh_config: str | None = None
     node: str | None = None
     known: Known | None = None
+    told: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -147,11 +149,16 @@ class Selection:
             if not found:
                 raise _nothing(what, listed or ())
         except Error as error:
-            return [Member(printable(written, 300), error=error)]
+            return [Member(printable(written, 300), error=error, told=self._told_of_all(what))]
         return [
             self._member(written, Target(place.backend, one.name, place.profile), endpoint, one.vm)
             for one in found
         ]
+
+    def _told_of_all(self, what: Target | Pattern) -> dict[str, Mapping[str, str]]:
+        """What the file says of a name; of a pattern, also of all that it may mean."""
+        alike: Callable[[Target | Pattern], object] = _place if isinstance(what, Pattern) else str
+        return {str(e.what): e.told for e in self._entries if alike(e.what) == alike(what)}
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name

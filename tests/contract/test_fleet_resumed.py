@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -194,3 +195,43 @@ def test_what_was_done_after_a_run_is_not_taken_back_by_resume(fleet: MemoryFlee
     assert done.returncode == 2
     assert "(disable)" in done.stderr
     assert fleet.path.read_bytes() == before
+
+
+def test_what_the_fleet_file_says_holds_for_a_hypervisor_that_was_down_at_first(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    gone = fleet.folder / "gone.json"
+    (fleet.folder / "config.toml").write_text(f'[profiles.q]\nbackend = "memory"\npath = "{gone}"\n')
+    file = fleet.folder / "fleet.toml"
+    file.write_text(
+        '[groups.all]\ntargets = ["memory:a", "memory@q: *"]\n'
+        '[targets."memory@q: *"]\nnode = "{name}.lab"\n[targets."memory@q:c"]\nnode = "third"\n'
+    )
+    fleet.run("enable", "--targets", str(file), "--yes", NESTVIRT_MEMORY_DIE="1")
+    for name in "bc":
+        fleet.add(name, path=gone)
+    assert fleet.run("enable", "--resume", "--yes").returncode == 0
+    told = [line for line in runs(fleet)[0] if line["event"] == "members"][-1]["members"]
+    nodes = {member["written"]: member.get("node") for member in told}
+    assert nodes == {"memory:a": None, "memory@q:id-b": "b.lab", "memory@q:id-c": "third"}
+
+
+def test_where_the_newest_record_cannot_be_read_no_older_run_is_gone_on_with(fleet: MemoryFleet) -> None:
+    for name in "abc":
+        fleet.add(name)
+    fleet.run("enable", "memory: *", "--yes", "--parallel", "1", NESTVIRT_MEMORY_DIE="2")
+    fleet.run("disable", "memory: *", "--yes")
+    enabled, disabled = sorted((fleet.state / "fleets").glob("*.jsonl"))
+    disabled.write_text("no JSON\n")
+    before = fleet.path.read_bytes()
+    done = fleet.run("enable", "--resume", "--yes")
+    assert done.returncode == 2
+    assert f"nestvirt enable --resume {enabled.stem}" in done.stderr
+    assert fleet.path.read_bytes() == before
+
+
+def test_a_name_that_is_no_utf_8_is_its_own_row_only(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    names = ("memory:a", os.fsdecode(b"memory:b\xff"))
+    rows = fleet.rows("enable", *names, "--yes")
+    assert [row["ending"] for row in rows.values()] == ["pass", "fail"]
+    assert fleet.vms()["a"]["live"] == "on"

@@ -108,6 +108,13 @@ def test_how_a_run_stands(
     assert (run.undoable, run.state, run.power) == (undoable, state, power)
 
 
+def test_a_name_that_is_no_utf_8_is_read_back_as_it_is(journal: Journal) -> None:
+    vm = Vm("/vms/b\udcff.vmx", "b\udcff")
+    with journal.lock("vmx", vm):
+        journal.begin("enable", Target("vmx", vm.id), vm, Power.RUNNING, URI)
+    assert the(journal).vm == vm
+
+
 def test_a_line_torn_at_any_byte_is_as_if_it_had_not_been_written(journal: Journal, tmp_path: Path) -> None:
     record = applied(journal)
     path = file_of(tmp_path, record)

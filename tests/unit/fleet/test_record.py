@@ -113,10 +113,15 @@ def test_a_record_that_cannot_be_read_is_said_so_and_is_in_nobody_elses_way(
         runs.find(ill.stem, "enable")
     assert runs.find(record.id, "enable").id == record.id
     assert skipped == []
-    assert runs.find(None, "enable").id == record.id
-    with pytest.raises(TargetError):
+    with pytest.raises(TargetError, match="which fleet run is the newest") as caught:
+        runs.find(None, "enable")  # it may be the one that was to take that back
+    assert ill.stem in caught.value.evidence
+    assert f"--resume {record.id}" in caught.value.cure
+    with pytest.raises(TargetError, match="no disable"):
         runs.find(None, "disable")
     assert [ill.stem in error.message for error in skipped] == [True]
+    ill.rename(tmp_path / "fleets/20000131-101500-1a2b3c.jsonl")
+    assert FleetRuns(tmp_path).find(None, "enable").id == record.id
 
 
 def test_no_path_is_taken_for_a_run(tmp_path: Path) -> None:
@@ -202,6 +207,35 @@ def test_which_vm_each_name_meant_and_what_led_to_it_is_kept_and_no_secret(tmp_p
     with runs.reopen(runs.find(record.id, "enable")) as again:
         again.meant(gone_on)
     assert runs.find(None, "enable").known == known  # what it was, not what there is elsewhere
+
+
+def test_a_name_that_is_no_utf_8_is_kept_as_it_is(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", [Member("libvirt:b\udcff", Target("libvirt", "b\udcff"))], {}) as record:
+        record.ended("libvirt:b\udcff", Ending.FAIL)
+    assert runs.find(None, "enable").endings == {"libvirt:b\udcff": Ending.FAIL}
+
+
+def test_a_run_that_has_left_a_vm_off_is_not_through(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS[:1], {}) as record:
+        record.ended("libvirt:a", Ending.FAIL, down=True)
+        runs.end(record)
+        assert not runs.find(None, "enable").ended
+        assert runs.find(None, "enable").broken == ("libvirt:a",)
+        record.ended("libvirt:a", Ending.FAIL)
+        runs.end(record)
+    assert runs.find(record.id, "enable").ended
+
+
+def test_what_the_fleet_file_said_is_kept_where_a_pattern_was_not_resolved(tmp_path: Path) -> None:
+    told = {"proxmox: tag=k8s": {"node": "{name}.lab"}, "proxmox:b": {"ssh": "admin@b"}}
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", [*MEMBERS[:2], Member("proxmox: tag=k8s", told=told)], {}):
+        pass
+    details = runs.find(None, "enable").details
+    assert {name: details[name] for name in told} == told
+    assert details["libvirt:a"] == {"ssh": "admin@a", "node": "worker-a"}
 
 
 def test_an_empty_record_had_begun_nothing(tmp_path: Path) -> None:

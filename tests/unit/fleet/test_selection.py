@@ -209,6 +209,18 @@ def test_the_file_tells_of_targets_and_of_all_that_a_pattern_means(fleet: Memory
     assert (b.ssh, b.node) == ("admin@b", "special")
 
 
+def test_where_a_pattern_cannot_be_resolved_it_keeps_what_the_file_tells_of_all_that_it_may_mean(
+    fleet: MemoryFleet,
+) -> None:
+    told = {name: {"node": f"{{name}} of {name}"} for name in ("memory@gone: *", "memory@gone:b", "memory:a")}
+    endpoints = Endpoints(lambda place: {"path": str(fleet.folder / "no" if place.profile else fleet.path)})
+    fleet.add("a")
+    gone, here = Selection(endpoints, FleetFile(details=told)).of(["memory@gone: *", "memory:a"])
+    endpoints.close()
+    assert gone.told == {name: told[name] for name in ("memory@gone: *", "memory@gone:b")}
+    assert here.told == {}
+
+
 def test_a_target_as_such_is_no_pattern(fleet: MemoryFleet, tmp_path: Path) -> None:
     [member] = chosen(fleet, [Target("memory", "name=a")])
     assert member.target == Target("memory", "name=a")
