@@ -21,6 +21,7 @@ from nestvirt.errors import Error
 from nestvirt.guest import probe, verify
 from nestvirt.journal import Journal
 from nestvirt.model import PROOF, Change, Finding, Goal, Layer, Power, Proof, Report, Status, Target, Vm
+from tests.lab import pictured
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -263,7 +264,7 @@ def test_schema_accepts_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureF
     from nestvirt.cli import undo
 
     journal, target, vm = Journal(tmp_path), Target("libvirt", "web-01"), Vm("u", "web-01")
-    for outcome in (None, "applied", "put-back", "undone"):
+    for outcome in (None, "applied", "put-back", "continued", "undone"):
         record = journal.begin("enable", target, vm, Power.RUNNING, {})
         if outcome is not None:
             record.end(outcome)
@@ -271,7 +272,13 @@ def test_schema_accepts_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureF
         undo._list(journal, "json")
     listed = json.loads(capsys.readouterr().out)
     schema("report.schema.json").validate(listed)
-    assert [run["state"] for run in listed["runs"]] == ["undone", "put-back", "applied", "under way"]
+    assert [run["state"] for run in listed["runs"]] == [
+        "undone",
+        "continued",
+        "put-back",
+        "applied",
+        "under way",
+    ]
     listed["runs"][0]["state"] = "fine"
     assert not schema("report.schema.json").is_valid(listed)
 
@@ -306,6 +313,18 @@ def test_a_drawing_loads_nothing_and_is_of_a_proof() -> None:
     words = re.sub(r"&#160;", " ", re.sub(r"<[^>]+>", "", drawn))
     for said in ("$ nestvirt enable --libvirt web-01 --yes", "FAIL", "ran guest code in the guest"):
         assert said in words
+
+
+def test_the_picture_of_the_page_is_of_the_page_as_it_is() -> None:
+    """Where the code draws it differently: ``make pictures``."""
+    assert pictured.stamp((DOCS / "images/report.png").read_bytes()) == pictured.digest()
+
+
+def test_a_picture_keeps_its_stamp() -> None:
+    picture = (DOCS / "images/report.png").read_bytes()
+    for words in ("0" * 64, "f" * 64):
+        assert pictured.stamp(pictured.stamped(picture[:8] + picture[-12:], words)) == words
+    assert pictured.stamp(picture[:8] + picture[-12:]) == ""
 
 
 def test_probe_schema_knows_the_probes_words() -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from tests.lab import pictured
 from tests.lab.libvirtd import LibvirtLab
 from tests.peers.browser import Browser
 from tests.peers.proxmox_rig import NOT_NESTED, ProxmoxRig
@@ -74,13 +75,16 @@ def draw_demo(environment: Mapping[str, str]) -> str:
 
 
 def fleet_page(folder: Path, environment: Mapping[str, str]) -> str:
-    """``enable`` for a fleet of three kinds of hypervisors, of which one is down; the page that it prints."""
+    """``enable`` for a fleet of three kinds of hypervisors, of which one is down; the page that it prints.
+
+    They are more than eight, so that the page has its field to filter.
+    """
     with serve() as served, VSphere(esx=False) as vcenter:
         proxmox, vsphere = ProxmoxRig(served), VSphereRig(vcenter)
-        for number in (1, 2, 3):
+        for number in (1, 2, 3, 4):
             proxmox.pve.add(f"worker-{number}", running=True, cpu=NOT_NESTED)
         proxmox.suspend("worker-3")
-        for number in (1, 2):
+        for number in (1, 2, 3):
             vcenter.make(f"k8s-{number}", secret="none")  # noqa: S106
         profiles = {
             "lab": {"backend": "libvirt", "uri": environment["LIBVIRT_DEFAULT_URI"]},
@@ -91,8 +95,8 @@ def fleet_page(folder: Path, environment: Mapping[str, str]) -> str:
         config = folder / "config.toml"
         config.write_text("".join(_table(name, of) for name, of in profiles.items()), encoding="utf-8")
         config.chmod(0o600)
-        targets = ["libvirt@lab:web-01", *(f"proxmox@dc1:worker-{n}" for n in (1, 2, 3))]
-        targets += ["vsphere@east:k8s-1", "vsphere@east:k8s-2", "vsphere@west:k8s-9"]
+        targets = ["libvirt@lab:web-01", *(f"proxmox@dc1:worker-{n}" for n in (1, 2, 3, 4))]
+        targets += [*(f"vsphere@east:k8s-{n}" for n in (1, 2, 3)), "vsphere@west:k8s-9"]
         words = [str(PROGRAM), "enable", *targets, "--yes", "-o", "html", "--timeout", "60"]
         own = {**environment, "NESTVIRT_CONFIG": str(config)}
         return subprocess.run(words, env=own, capture_output=True, text=True, check=False).stdout
@@ -118,7 +122,12 @@ def main() -> int:
         page.write_text(fleet_page(folder, environment), encoding="utf-8")
         browser.look(width=1080)
         browser.open(page)
-        (FOLDER / "report.png").write_bytes(base64.b64decode(browser.picture(height=1335)))
+        # To the end of the first that is told in full.
+        bottom = browser.run(
+            "document.querySelector('.target[open]').getBoundingClientRect().bottom + scrollY"
+        )
+        drawn = base64.b64decode(browser.picture(height=round(bottom) + 10))
+        (FOLDER / "report.png").write_bytes(pictured.stamped(drawn, pictured.digest()))
     return 0
 
 
