@@ -212,9 +212,9 @@ def diff_of(target: dict[str, Any]) -> list[dict[str, str]]:
         header = f"{target['target']}: {change['setting']}"
         parts.append({**sides, "before_header": header, "after_header": header})
     if report["dry_run"]:
-        parts += [{"prepared": f"{target['target']}: {line}"} for line in report["remains"]]
+        parts += [{"prepared": f"{target['target']}: {line}\n"} for line in report["remains"]]
     elif report["power_cycled"] and not parts:
-        parts.append({"prepared": f"{target['target']}: no setting; power-cycled"})
+        parts.append({"prepared": f"{target['target']}: no setting; power-cycled\n"})
     return parts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -148,6 +149,7 @@ def test_enable_says_changed_only_where_it_changes(
     assert fleet.path.read_bytes() == before
     assert "--- before: memory:off: nested\n+++ after: memory:off: nested\n@@ -0,0 +1 @@\n+on\n" in told.text
     assert "it would change no setting and power-cycle" in told.text
+    assert re.search(r"memory:id-site-1: .*power-cycle the VM\n--- before: memory:id-site-2", told.text)
 
     done = ansible.play("enable.yml", inventory, "--diff")
     assert [done.of(name) for name in hosts] == expected
@@ -173,6 +175,7 @@ def test_one_after_another_stops_at_the_first_that_fails(
         hosts[name] = {"nestvirt_targets": [f"memory:{name}"]}
     done = ansible.play("enable.yml", control | {"nestvirt": hosts}, "-e", "nestvirt_serial=1")
     assert (done.of("a"), done.of("b"), done.hosts) == (CHANGED, FAILED, {"a", "b"})
+    assert "everything was put back as it was; off in between: b" in done.text
     assert [fleet.vms()[name].get("nested") for name in "abc"] == ["on", None, None]
     assert "PowerError" in done.text
 
