@@ -110,7 +110,8 @@ class Screen:
         """See Watcher."""
         words = f"stopping: {left} under way are finished; Ctrl-C once more stops them, too"
         if at_once:
-            words = f"stopping {left} under way at their next step; what was begun is put back"
+            back = "what was begun is put back, or, where only the proof is missing, left as it is"
+            words = f"stopping {left} under way at their next step; {back}"
         self.note(words)
 
     def note(self, line: str) -> None:

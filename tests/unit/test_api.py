@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 
@@ -33,8 +33,11 @@ def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
 
     class AsLibvirt(memory.MemoryBackend):
+        asked: ClassVar[list[str | None]] = []
+
         @classmethod
         def connect(cls, target: Target, endpoint: Mapping[str, str]) -> Self:
+            cls.asked.append(endpoint.get("uri"))
             return super().connect(target, {"path": str(path)})
 
     monkeypatch.setitem(backends.BACKENDS, *memory.REGISTRATION)
@@ -210,6 +213,9 @@ def test_the_second_example_runs_and_leaves_nothing(vms: Path, capsys: pytest.Ca
     assert lines[0] == "nested: None -> on"
     assert lines[1].startswith("works, seen by memory: {")
     assert "nested" not in vm(vms)
+    asked = getattr(sys.modules[__name__], "AsLibvirt").asked  # noqa: B009 - it is there while a test runs
+    assert asked == ["qemu:///system"] * 3  # plan, enable and undo are of one VM
+    assert "force_off" not in EXAMPLES[1]  # nobody copies that by accident
 
 
 def test_the_page_names_every_parameter() -> None:
