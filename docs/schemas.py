@@ -150,7 +150,10 @@ def listing() -> str:
             }
         ),
         "line": told("-o jsonl: one VM.", strict(HEAD | vm)),
-        "failed-line": told("-o jsonl: a hypervisor that could not be asked.", strict(HEAD | failed)),
+        "failed-line": told(
+            "-o jsonl: a hypervisor that could not be asked, or a name that means none of its VMs.",
+            strict(HEAD | failed),
+        ),
         "last-line": told("-o jsonl: how many are how.", strict(HEAD | {"summary": summary})),
         "part-vm": strict(vm),
     }

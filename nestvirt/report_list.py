@@ -17,6 +17,8 @@ from nestvirt.report_html.page import Column, badge, cell, page, table, tiles
 from nestvirt.report_html.target import of_error
 
 STATES = ("on", "pending", "off", "unknown")
+SILENT = 3
+"""The exit code of an error that says that a hypervisor did not answer."""
 WORDS = {"pending": "set, but pending"}
 STYLES = {"on": "green", "pending": "yellow", "off": "", "unknown": "magenta"}
 _HEADINGS = ("TARGET", "POWER", "NESTING", "PROVEN", "NOTE")
@@ -49,16 +51,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All VMs that were found, and the hypervisors that could not be asked, as ``backend[@profile]``."""
+    """All VMs that were found, and what could not be told, and of which ``backend[@profile]``."""
 
     entries: Sequence[Entry]
     errors: Sequence[tuple[str, Error]] = ()
 
     @property
     def exit_code(self) -> int:
-        """1 where a hypervisor's listing failed, 3 where one could not be asked, else 0."""
+        """1 where a name means no VM, or a listing failed; 3 where nobody answered; else 0."""
         codes = {error.exit_code for _, error in self.errors}
-        return (3 if codes == {3} else 1) if codes else 0
+        return (SILENT if codes == {SILENT} else 1) if codes else 0
 
     @property
     def states(self) -> dict[str, int]:
@@ -79,7 +81,7 @@ def to_json(inventory: Inventory) -> str:
 
 
 def to_jsonl(inventory: Inventory) -> Iterator[str]:
-    """A line a VM, then one for each hypervisor that could not be asked, then the counts."""
+    """A line a VM, then one for each error, then the counts."""
     yield from (_line(_vm(entry)) for entry in inventory.entries)
     yield from (_line(_failed(where, error)) for where, error in inventory.errors)
     yield _line({"summary": _summary(inventory)})
@@ -120,9 +122,18 @@ def sentence(inventory: Inventory) -> str:
     """What there is: ``12 VMs: 3 on, 1 set, but pending, 8 off``."""
     total = len(inventory.entries)
     counts = [f"{count} {WORDS.get(state, state)}" for state, count in inventory.states.items() if count]
-    failed = len(inventory.errors)
-    counts += [f"{failed} hypervisor{'s' if failed > 1 else ''} could not be asked"] if failed else []
+    counts += [f"{count} {what}" for what, count in _failures(inventory)]
     return f"{total} VM{'' if total == 1 else 's'}" + (f": {'; '.join(counts)}" if counts else "")
+
+
+def _failures(inventory: Inventory) -> Iterator[tuple[str, int]]:
+    """What could not be told, for people: who gave no answer, and what was wrong with a question."""
+    silent = sum(error.exit_code == SILENT for _, error in inventory.errors)
+    if silent:
+        yield f"hypervisor{'' if silent == 1 else 's'} could not be asked", silent
+    wrong = len(inventory.errors) - silent
+    if wrong:
+        yield f"error{'' if wrong == 1 else 's'}", wrong
 
 
 def to_lines(inventory: Inventory) -> Iterator[tuple[str, str]]:
@@ -157,8 +168,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 def to_html(inventory: Inventory, made: str) -> str:
     """One page with a table that can be sorted and filtered."""
     counts = [(WORDS.get(state, state), count, state) for state, count in inventory.states.items() if count]
-    failed = len(inventory.errors)
-    counts += [("could not be asked", failed, "fail")] if failed else []
+    counts += [(what, count, "fail") for what, count in _failures(inventory)]
     said = sentence(inventory)
     return page(
         f"nestvirt: {said}",

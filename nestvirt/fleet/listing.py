@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 from nestvirt import backends, configfile, settings
 from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, SettingsError
 from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
-from nestvirt.fleet.patterns import Pattern, parse
+from nestvirt.fleet.patterns import Pattern
 from nestvirt.fleet.proofs import Proofs
-from nestvirt.fleet.selection import listing_of
+from nestvirt.fleet.selection import listing_of, meaning, nothing_meant
 from nestvirt.model import Target
+from nestvirt.printable import printable
 from nestvirt.report_list import Entry, Inventory
 
 PENDING = "what is configured takes effect at its next power cycle only"
@@ -34,7 +36,7 @@ def chosen_places(names: Sequence[str], profiles: Sequence[str]) -> list[Asked]:
     if not names:
         return [(place, ()) for place in _configured(profiles)]
     asked: dict[Place, list[Pattern | Target]] = {}
-    for what in map(parse, names):
+    for what in map(meaning, names):
         asked.setdefault(Place(what.backend, what.profile), []).append(what)
     return [(place, tuple(whats)) for place, whats in asked.items()]
 
@@ -42,7 +44,7 @@ def chosen_places(names: Sequence[str], profiles: Sequence[str]) -> list[Asked]:
 def _configured(profiles: Sequence[str]) -> list[Place]:
     path = settings.config_path()
     file = configfile.read(path, required=bool(os.environ.get("NESTVIRT_CONFIG")))
-    known = {name: str(file.table("profiles", name).get("backend")) for name in file.table("profiles")}
+    known = {name: str(file.table("profiles", name).get("backend", "")) for name in file.table("profiles")}
     missing = [name for name in profiles if name not in known]
     if missing:
         raise SettingsError(
@@ -52,9 +54,14 @@ def _configured(profiles: Sequence[str]) -> list[Place]:
         )
     if profiles:
         return [Place(known[name], name) for name in dict.fromkeys(profiles)]
-    found = [Place(backend, name) for name, backend in known.items() if _lists(backend)]
+    found = [Place(backend, name) for name, backend in known.items() if _is_asked(backend)]
     found += [Place(backend, None) for backend in backends.BACKENDS if _lists(backend) and _is_set(backend)]
     return found or [Place(BUILT_IN, None)]
+
+
+def _is_asked(backend: str) -> bool:
+    """Whether a profile of it is; one that there is not is told of."""
+    return _lists(backend) or backend not in backends.BACKENDS
 
 
 def _lists(backend: str) -> bool:
@@ -79,26 +86,58 @@ def inventory(asked: Sequence[Asked], endpoints: Endpoints, proofs: Proofs) -> I
     errors: list[tuple[str, Error]] = []
     for one in asked:
         try:
+            _refuse_unknown_backend(one[0])
             ready.append((one, endpoints.at(one[0])))
         except Error as error:
             errors.append((str(one[0]), error))
     entries: list[Entry] = []
     told = answers(lambda each: listing_of(each[1]), ready)
     for ((place, whats), _), answer in zip(ready, told, strict=True):
-        try:
-            if isinstance(answer, Error):
-                raise answer
-            entries += [_entry(place, one, proofs) for one in _meant(whats, answer)]
-        except Error as error:
-            errors.append((str(place), error))
+        if isinstance(answer, Error):
+            errors.append((str(place), answer))
+            continue
+        meant, ill = _meant(whats, answer)
+        entries += [_entry(place, one, proofs) for one in meant]
+        errors += [(str(place), error) for error in ill]
     return Inventory(entries, errors)
 
 
-def _meant(whats: Sequence[Pattern | Target], listed: Iterable[Listed]) -> Iterable[Listed]:
-    for one in listed:
-        names = (one.name, one.vm.name, one.vm.id)
-        if not whats or any(w.matches(one) if isinstance(w, Pattern) else w.name in names for w in whats):
-            yield one
+def _refuse_unknown_backend(place: Place) -> None:
+    if place.backend in backends.BACKENDS:
+        return
+    near = get_close_matches(place.backend, backends.BACKENDS, 1)
+    said = f"backend = {printable(place.backend, 100)!r}" if place.backend else "no backend"
+    raise SettingsError(
+        f"profile {place.profile!r} is of no backend that there is",
+        evidence=f"{settings.config_path()} says {said} there; "
+        f"backends: {', '.join(sorted(backends.BACKENDS))}",
+        cure=f'write backend = "{near[0] if near else BUILT_IN}" in [profiles.{place.profile}]',
+    )
+
+
+def _meant(
+    whats: Sequence[Pattern | Target], listed: Sequence[Listed]
+) -> tuple[Sequence[Listed], list[Error]]:
+    """Those that any of the names means, each once; and what is wrong with a name."""
+    if not whats:
+        return listed, []
+    meant: set[int] = set()
+    errors: list[Error] = []
+    for what in whats:
+        try:
+            found = [number for number, one in enumerate(listed) if _means(what, one)]
+            if not found:
+                raise nothing_meant(what, listed)
+            meant.update(found)
+        except Error as error:
+            errors.append(error)
+    return [listed[number] for number in sorted(meant)], errors
+
+
+def _means(what: Pattern | Target, one: Listed) -> bool:
+    if isinstance(what, Pattern):
+        return what.matches(one)
+    return what.name in (one.name, one.vm.name, one.vm.id)
 
 
 def _entry(place: Place, listed: Listed, proofs: Proofs) -> Entry:

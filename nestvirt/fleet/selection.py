@@ -80,9 +80,9 @@ class Selection:
         Raises:
             TargetError: a name is written wrongly; nothing was asked of anybody.
         """
-        asked = {str(what): what for what in map(_meant, names)}
+        asked = {str(what): what for what in map(meaning, names)}
         for name, told in self.file.details.items():
-            what = _meant(name)
+            what = meaning(name)
             self._entries.append(Entry(asked.get(str(what), what), told, asked=str(what) in asked))
         self._entries.sort(key=lambda entry: isinstance(entry.what, Target))  # a name counts above patterns
         places = {_place(what) for what in asked.values()}
@@ -109,7 +109,7 @@ class Selection:
             SettingsError: it does.
         """
         known = {m.written: (m.endpoint.place, m.vm) if m.endpoint is not None else None for m in members}
-        groups = {str(_meant(name)) for of in self.file.groups.values() for name in of} if some else ()
+        groups = {str(meaning(name)) for of in self.file.groups.values() for name in of} if some else ()
         refuse_idle(self._entries, known, groups)
 
     def _resolve(self, entry: Entry, listings: Mapping[Place, Sequence[Listed] | Error]) -> None:
@@ -123,7 +123,7 @@ class Selection:
             if isinstance(what, Pattern):
                 vms = [one.vm for one in listed or () if what.matches(one)]
                 if not vms:
-                    raise _nothing(what, listed or ())
+                    raise nothing_meant(what, listed or ())
             else:
                 vm = self._found.get(what) or _named(what.name, listed or ())
                 if vm is None and not entry.asked:
@@ -147,7 +147,7 @@ class Selection:
                 return [self._member(written, what, endpoint, vm)]
             found = [one for one in listed or () if what.matches(one)]
             if not found:
-                raise _nothing(what, listed or ())
+                raise nothing_meant(what, listed or ())
         except Error as error:
             return [Member(printable(written, 300), error=error, told=self._told_of_all(what))]
         return [
@@ -232,7 +232,7 @@ def _place(what: Target | Pattern) -> Place | None:
         return None
 
 
-def _meant(name: str | Target) -> Target | Pattern:
+def meaning(name: str | Target) -> Target | Pattern:
     """What a name says; a file's, or folder's, holds wherever nestvirt is run next."""
     what = parse(name) if isinstance(name, str) else name
     if isinstance(what, Target) and what.backend == "vmx":
@@ -268,10 +268,11 @@ def _named(name: str, listed: Sequence[Listed]) -> Vm | None:
     return found[0].vm if len(found) == 1 else None
 
 
-def _nothing(pattern: Pattern, listed: Sequence[Listed]) -> TargetError:
+def nothing_meant(what: Target | Pattern, listed: Sequence[Listed]) -> TargetError:
+    """Why a name is none of an endpoint's VMs."""
     known = ", ".join(one.vm.name for one in listed[:20]) or "no VM"
     return TargetError(
-        f"no VM is meant by {printable(pattern.written, 200)!r}",
+        f"no VM is meant by {printable(str(what), 200)!r}",
         evidence=printable(f"there are {len(listed)}: {known}", 600),
         cure="nestvirt list shows all of them",
     )

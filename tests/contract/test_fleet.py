@@ -256,6 +256,47 @@ def test_list_tells_how_each_stands_and_when_it_was_proven(fleet: MemoryFleet) -
     assert vms["memory:id-pending"]["drift"]
 
 
+def test_list_says_which_name_means_no_vm_and_shows_the_others(fleet: MemoryFleet) -> None:
+    fleet.add("web-1")
+    fleet.add("db-1")
+    done = fleet.run("list", "memory: name=web-*", "memory: tag=nope", "memory:db-2", "memory: colour=red")
+    assert done.returncode == 1
+    assert "memory:id-web-1" in done.stdout
+    assert "memory:id-db-1" not in done.stdout
+    assert "1 VM: 1 off; 3 errors\n" in done.stdout
+    assert "memory: no VM is meant by 'memory: tag=nope'" in done.stdout
+    assert "memory: no VM is meant by 'memory:db-2'" in done.stdout
+    assert "asks for colour" in done.stdout
+    told = json.loads(fleet.run("list", "memory: tag=nope", "-o", "json").stdout)
+    assert [error["error"]["kind"] for error in told["errors"]] == ["TargetError"]
+
+
+@pytest.mark.parametrize("args", [(), ("--profile", "dc1", "--profile", "lab")], ids=["all", "named"])
+def test_list_tells_of_a_profile_whose_backend_there_is_not(
+    fleet: MemoryFleet, args: tuple[str, ...]
+) -> None:
+    fleet.add("a")
+    lab = f'[profiles.lab]\nbackend = "memory"\npath = "{fleet.path}"\n'
+    for ill in ('backend = "proxmos"', ""):
+        (fleet.folder / "config.toml").write_text(f"[profiles.dc1]\n{ill}\n{lab}")
+        done = fleet.run("list", *args, "-o", "json")
+        told = json.loads(done.stdout)
+        [failed] = told["errors"]
+        assert (done.returncode, failed["error"]["kind"]) == (1, "SettingsError")
+        assert "profile 'dc1'" in failed["error"]["message"]
+        assert "memory@lab:id-a" in {vm["target"] for vm in told["vms"]}
+        if ill:
+            assert failed["endpoint"] == "proxmos@dc1"
+            assert 'backend = "proxmox" in [profiles.dc1]' in failed["error"]["cure"]
+
+
+def test_list_asks_no_other_where_the_only_profile_is_ill(fleet: MemoryFleet) -> None:
+    (fleet.folder / "config.toml").write_text('[profiles.dc1]\nbackend = "proxmos"\n')
+    told = json.loads(fleet.run("list", "-o", "json", NESTVIRT_MEMORY_PATH="").stdout)
+    assert [failed["endpoint"] for failed in told["errors"]] == ["proxmos@dc1"]
+    assert told["vms"] == []
+
+
 def test_list_asks_all_profiles_and_what_the_environment_names(fleet: MemoryFleet) -> None:
     fleet.add("here")
     other = fleet.folder / "other.json"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nestvirt import report_list
 from nestvirt.backends.base import Listed, Nesting
 from nestvirt.cli.output import finish_list
-from nestvirt.errors import AccessDenied, ConnectionFailed, Error, MissingExtra
+from nestvirt.errors import AccessDenied, ConnectionFailed, Error, MissingExtra, TargetError
 from nestvirt.model import Power, Vm
 from nestvirt.report_list import Entry, Inventory
 from tests.unit.fleets import DOWN, HOSTILE
@@ -112,6 +112,13 @@ def test_text_is_a_table_with_what_all_come_to() -> None:
         "  do this: start it",
     ]
     assert len({line.index("running") for line in lines[1:5]}) == 1
+
+
+def test_a_wrong_question_is_no_hypervisor_that_could_not_be_asked() -> None:
+    wrong = ("proxmox@lab", TargetError("no VM is meant by 'proxmox@lab: tag=nope'"))
+    asked = Inventory((), (*INVENTORY.errors, wrong, wrong))
+    assert report_list.sentence(asked) == "0 VMs: 1 hypervisor could not be asked; 2 errors"
+    assert ">errors<" in report_list.to_html(asked, "now")
 
 
 def test_a_vm_that_is_addressed_otherwise_has_its_name_in_the_note() -> None:
