@@ -254,6 +254,7 @@ class Progress:
         self.quiet = quiet
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and _wants_style()
         self._status: Status | None = None
+        self._told: set[tuple[str, str]] = set()
 
     def tell(self, step: str, detail: str) -> None:
         """Show one step. Nobody looking any more is no reason to stop the work."""
@@ -263,6 +264,12 @@ class Progress:
             self._show(f"{step} {printable(detail)}")
         except OSError:
             self.quiet = True
+
+    def tell_once(self, step: str, detail: str) -> None:
+        """The same, but for what was told before: several targets may be reached in the same way."""
+        if (step, detail) not in self._told:
+            self._told.add((step, detail))
+            self.tell(step, detail)
 
     def note(self, line: str) -> None:
         """Tell what must not be overlooked: a line that stays."""

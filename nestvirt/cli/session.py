@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -195,8 +195,16 @@ def _tell_sources(target: Target, resolved: settings.Endpoint, progress: Progres
         source = told.pop("insecure")
         progress.note(f"connecting to {at}; the server's certificate is NOT verified: {source} says so")
     if told:
-        words = ", ".join(f"the {name} is from {source}" for name, source in told.items())
-        progress.tell(f"connecting to {at};", words)
+        of: dict[str, list[str]] = {}
+        for name, source in told.items():
+            of.setdefault(source, []).append(name)
+        progress.tell_once(f"connecting to {at};", ", ".join(map(_from, of.values(), of)))
+
+
+def _from(names: Sequence[str], source: str) -> str:
+    """Settings that have one source."""
+    *first, last = names
+    return f"the {', '.join(first)} and {last} are from {source}" if first else f"the {last} is from {source}"
 
 
 def _with_password(target: Target, values: Mapping[str, str], progress: Progress) -> Mapping[str, str]:

@@ -12,6 +12,8 @@ from nestvirt.errors import SettingsError
 
 OF_A_TARGET = ("ssh", "ssh_config", "node")
 _TABLES = ("groups", "targets")
+_FIELD = re.compile(r"\{(?!name\})[^}]*\}?")
+"""A word in braces that nothing is put in for."""
 _EXAMPLE = '[groups.workers] with targets = ["libvirt:web-01", "proxmox@lab: tag=k8s-worker"]'
 
 
@@ -68,6 +70,12 @@ def read(path: Path) -> FleetFile:
         if wrong:
             cure = f"a target may have {', '.join(OF_A_TARGET)}, each a text"
             raise _wrong(path, f'[targets."{name}"] has {", ".join(wrong)}', cure)
+        for key, value in table.items():
+            if unfilled := _FIELD.search(str(value)):
+                evidence = f'{key} of [targets."{name}"] has {unfilled[0]}'
+                raise _wrong(
+                    path, evidence, "{name} stands for the VM's name, and no other word is filled in"
+                )
     resolved = {name: tuple(dict.fromkeys(_resolved(path, groups, name, ()))) for name in groups}
     if not groups:
         resolved = {"all": tuple(details)}

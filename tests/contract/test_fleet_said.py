@@ -150,7 +150,8 @@ def test_of_each_hypervisor_one_line_says_what_it_is_reached_with(fleet: MemoryF
     assert [line.partition(";")[0] for line in lines] == [
         *("nestvirt: connecting to memory@lab", "nestvirt: connecting to memory"),
     ]
-    assert lines[0].count(" is from ") == 2
+    assert "; the path and boot are from profile lab in " in lines[0]
+    assert "; the path is from NESTVIRT_MEMORY_PATH" in lines[1]
 
 
 def test_a_patterns_rows_have_what_the_users_call_the_vms(fleet: MemoryFleet) -> None:

@@ -329,7 +329,7 @@ def test_undo_connects_as_recorded_with_a_secret_of_today(
     given = asked_with("undo", "--proxmox", "100", "--username", "other@pam")
     assert given == recorded | {"username": "other@pam"}
     done = nestvirt("undo", "--proxmox", "100")
-    assert "the endpoint is from the run's record" in done.stderr
+    assert "the endpoint and username are from the run's record" in done.stderr
     assert "NOT verified: the run's record says so" in done.stderr
     monkeypatch.setenv("PROXMOX_VE_ENDPOINT", "https://elsewhere")
     assert "is for another address" in nestvirt("undo", "--proxmox", "100").stderr

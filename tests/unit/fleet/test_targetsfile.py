@@ -67,6 +67,9 @@ def test_an_unknown_group_is_told_beside_those_that_there_are(tmp_path: Path) ->
         ('[groups.a]\ngroups = ["b"]\n[groups.b]\ngroups = ["a"]\n', "in itself"),
         ('[targets."libvirt:a"]\npassword = "x"\n', "password"),
         ('[targets."libvirt:a"]\nssh = 1\n', "ssh"),
+        ('[targets."libvirt:a"]\nssh = "admin@{nam}"\n', "{nam}"),
+        ('[targets."libvirt:a"]\nnode = "{name}.{domain}"\n', "{domain}"),
+        ('[targets."libvirt:a"]\nnode = "{name"\n', "{name"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_cure(tmp_path: Path, text: str, words: str) -> None:
