@@ -39,5 +39,6 @@ def test_how_a_hypervisor_is_reached_is_said_once_and_each_source_once(
         settings_for(Chosen(), Target("proxmox", name, "dc1"), progress)
     assert capsys.readouterr().err == (
         "nestvirt: connecting to proxmox@dc1; "
-        f"the endpoint, username and ca_file are from profile dc1 in {file}, the password is from NESTVIRT_PROXMOX_PASSWORD\n"
+        f"the endpoint, username and ca_file are from profile dc1 in {file}, "
+        "the password is from NESTVIRT_PROXMOX_PASSWORD\n"
     )
