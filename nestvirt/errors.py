@@ -17,6 +17,8 @@
 An error says what happened (message), what was seen (evidence), and what to do now (cure).
 """
 
+from __future__ import annotations
+
 
 class Error(Exception):
     """Base of all deliberate errors.
@@ -98,6 +100,26 @@ class Interrupted(Error):
     """The user stopped the run; the message says what was put back, and what is in place."""
 
     exit_code = 130
+
+
+class Left(str):
+    """A note on an exception that is no Error: how it has left things, for people, and as an Error says it.
+
+    Attributes:
+        changed: see Error.
+        run: see Error.
+    """
+
+    __slots__ = ("changed", "run")
+    changed: bool
+    run: str | None
+
+    @classmethod
+    def told(cls, text: str, *, changed: bool, run: str | None = None) -> Left:
+        """A note with this text."""
+        left = cls(text)
+        left.changed, left.run = changed, run
+        return left
 
 
 class Fault(Error):

@@ -23,7 +23,7 @@ from nestvirt.engine.inside import (
 )
 from nestvirt.engine.session import Manner, Session, Step, judged, read, read_when_quiet
 from nestvirt.engine.work import Work, carry_out
-from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError
+from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError, Left
 from nestvirt.guest.verify import NO_GUEST
 from nestvirt.journal import Run
 from nestvirt.model import (
@@ -243,6 +243,9 @@ class _InPlace:
         if isinstance(failure, Error):
             failure.cure = "; ".join(filter(None, (failure.cure, self._message, self._cure)))
             failure.changed, failure.run = self._changed is not None, self._changed
+        elif isinstance(failure, Exception):
+            note = "; ".join(filter(None, (self._message, self._cure)))
+            failure.add_note(Left.told(note, changed=self._changed is not None, run=self._changed))
 
 
 def _way_back(work: Work) -> str:

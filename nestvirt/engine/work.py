@@ -9,7 +9,7 @@ from types import TracebackType
 
 from nestvirt.backends.base import Facts
 from nestvirt.engine.session import Session, Step
-from nestvirt.errors import ChangeRejected, Error, Interrupted, PowerError
+from nestvirt.errors import ChangeRejected, Error, Interrupted, Left, PowerError
 from nestvirt.journal import Record
 from nestvirt.model import Change, Goal, Power
 from nestvirt.plan import make_plan
@@ -89,13 +89,15 @@ class _PuttingBack:
     ) -> None:
         if failure is None:
             return
-        with _Noting(f"not put back; do that as soon as you can: nestvirt undo {self._work.record.id}"):
+        run = self._work.record.id
+        unsettled = f"not put back; do that as soon as you can: nestvirt undo {run}"
+        with _Noting(Left.told(unsettled, changed=bool(self._work.begun), run=run)):
             settled = _put_back(self._session, self._work, failure)
         outcome = self._work.outcome(self._session.subject)
         if not settled:
             outcome += (
                 f", but {self._session.subject} may still shut down, as it was asked to; "
-                f"nestvirt undo {self._work.record.id} starts it again"
+                f"nestvirt undo {run} starts it again"
             )
         lasts = any(change.lasts for change in self._work.begun)
         if isinstance(failure, KeyboardInterrupt):
@@ -106,13 +108,13 @@ class _PuttingBack:
             failure.changed = lasts
             failure.cure = f"{failure.cure}; {outcome}".lstrip("; ")
         else:
-            failure.add_note(outcome)
+            failure.add_note(Left.told(outcome, changed=lasts))
 
 
 class _Noting:
     """Tells how things stand also where it is a fault of our own that ends the run; see cli."""
 
-    def __init__(self, note: str) -> None:
+    def __init__(self, note: Left) -> None:
         self._note = note
 
     def __enter__(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nestvirt.engine import Step
-from nestvirt.errors import Error, Fault, Interrupted
+from nestvirt.errors import Error, Fault, Interrupted, Left
 from nestvirt.fleet.selection import Member
 from nestvirt.model import Ending, Report, Row, Vm
 
@@ -250,14 +250,16 @@ class Runner:
 
 def fault(bug: Exception) -> Fault:
     """A fault of our own as the row of its target; what was raised is its cause, with the traceback."""
-    notes = "; ".join(getattr(bug, "__notes__", []))
+    notes = getattr(bug, "__notes__", [])
     error = Fault(
         "this is a fault in nestvirt",
-        evidence=f"{type(bug).__name__}: {bug}" + (f"; {notes}" if notes else ""),
+        evidence=f"{type(bug).__name__}: {bug}" + "".join(f"; {note}" for note in notes),
         cure="set NESTVIRT_DEBUG=1, run it again for this one alone, and report what it prints",
     )
     error.__cause__ = bug
     return error
+    for left in [note for note in notes if isinstance(note, Left)]:
+        error.changed, error.run = left.changed, left.run
 
 
 def _light(outcome: Report | Error) -> Report | Error:

@@ -12,10 +12,11 @@ import pytest
 from nestvirt import engine
 from nestvirt.engine import Manner, Session, Step
 from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError
+from nestvirt.fleet.running import fault
 from nestvirt.journal import Journal
 from nestvirt.model import Fleet, Goal, Row, Target
 from nestvirt.report import error_fields
-from nestvirt.report_fleet import summary_to_json, to_text
+from nestvirt.report_fleet import row_to_json, summary_to_json, to_text
 from playbooks.library import nestvirt as module
 from tests.peers.memory import MemoryBackend
 
@@ -40,10 +41,19 @@ class Rig:
         journal = Journal(folder / "state")
         self._session = Session(self.backend, Target("memory", "a"), vm_a, journal, "memory:a")
 
+    def reach(self, tell: Callable[[Step, str], None] = never) -> None:
+        engine.reach(replace(self._session, tell=tell), Goal(), Manner(lambda _plan: None))
+
     def fails(self, tell: Callable[[Step, str], None] = never) -> Error:
         with pytest.raises(Error) as raised:
-            engine.reach(replace(self._session, tell=tell), Goal(), Manner(lambda _plan: None))
+            self.reach(tell)
         return raised.value
+
+    def faults(self, tell: Callable[[Step, str], None] = never) -> Error:
+        """The row's error where it is a fault of our own that ends the run."""
+        with pytest.raises(KeyError) as raised:
+            self.reach(tell)
+        return fault(raised.value)
 
     @property
     def nested(self) -> object:
@@ -119,3 +129,42 @@ def test_what_was_put_back_or_never_begun_is_not_changed(tmp_path: Path) -> None
     assert (rig.nested, error.changed, error.run) == (None, False, None)
     assert not Row("memory:a", error).changed
     assert not Row("memory:a", ConnectionFailed("no answer")).changed
+
+
+def test_a_fault_of_our_own_while_it_is_proven_comes_after_the_change(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+
+    def forgetful(step: Step, _detail: str) -> None:
+        if step in (Step.WAIT, Step.PROBE, Step.LOOK):
+            raise KeyError("cpu")
+
+    error = rig.faults(forgetful)
+    assert (rig.nested, error.changed) == ("on", True)
+    told = json.loads(row_to_json(Row("memory:a", error)))
+    assert (told["changed"], told["error"]["kind"], told["error"]["run"]) == (True, "Fault", error.run)
+    assert f"nestvirt undo {error.run}" in error.evidence
+    assert f"to put a VM back: nestvirt undo {error.run}" in str(to_text(Fleet((Row("memory:a", error),))))
+
+
+def test_a_fault_of_our_own_that_was_put_back_has_changed_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+
+    def forgetful(step: Step, _detail: str) -> None:
+        if step is Step.READ_BACK:
+            raise KeyError("cpu")
+
+    error = rig.faults(forgetful)
+    assert (rig.nested, error.changed, error.run) == (None, False, None)
+    assert "everything was put back" in error.evidence
+
+
+def test_a_fault_of_our_own_in_putting_back_leaves_it_changed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+
+    def forgetful(step: Step, _detail: str) -> None:
+        if step in (Step.READ_BACK, Step.PUT_BACK):
+            raise KeyError("cpu")
+
+    error = rig.faults(forgetful)
+    assert (rig.nested, error.changed) == ("on", True)
+    assert f"nestvirt undo {error.run}" in error.evidence
