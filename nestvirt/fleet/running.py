@@ -256,10 +256,10 @@ def fault(bug: Exception) -> Fault:
         evidence=f"{type(bug).__name__}: {bug}" + "".join(f"; {note}" for note in notes),
         cure="set NESTVIRT_DEBUG=1, run it again for this one alone, and report what it prints",
     )
-    error.__cause__ = bug
-    return error
     for left in [note for note in notes if isinstance(note, Left)]:
         error.changed, error.run = left.changed, left.run
+    error.__cause__ = bug
+    return error
 
 
 def _light(outcome: Report | Error) -> Report | Error:
