@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -49,7 +50,9 @@ class Run:
 
     Attributes:
         power: the VM's power state that the run found, and owes back.
-        outcome: ``applied``, ``put-back``, ``undone``; None while it is under way or after a crash.
+        outcome: ``applied``, ``put-back``, ``undone``, or ``continued`` by a later run; None while it is
+            under way or after a crash.
+        died: of what several runs have left that died one after another: their ids, oldest first.
     """
 
     id: str
@@ -61,6 +64,7 @@ class Run:
     endpoint: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     outcome: str | None = None
+    died: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -107,7 +111,7 @@ class Record:
         self._write(event="undoing", power=power)
 
     def end(self, outcome: str) -> None:
-        """Note how the run ended: ``applied``, ``put-back`` or ``undone``."""
+        """Note how the run ended; see Run."""
         self._write(event="end", outcome=outcome)
 
     def _write(self, **line: object) -> None:
@@ -252,14 +256,33 @@ class Journal:
         return found[0]
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
-        """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
-        own = next(self._runs_of(backend, vm), None)
-        return own if own is not None and own.outcome is None else None
+        """The newest run on this VM, where it died before its end; only meaningful under the VM's lock.
+
+        Where the one before it had died too, the newest goes on with that: its steps are among the steps.
+        """
+        died = list(takewhile(lambda run: run.outcome is None, self._runs_of(backend, vm)))[::-1]
+        if not died:
+            return None
+        steps = tuple(step for run in died for step in run.steps)
+        return replace(died[-1], steps=steps, died=tuple(run.id for run in died))
+
+    def whole(self, run_id: str) -> Run:
+        """One run as ``find`` gives it; where it died, with what has died on that VM before and after it."""
+        run = self.find(run_id)
+        died = self.unfinished(run.target.backend, run.vm)
+        if died is None or run.id not in died.died:
+            return run
+        return replace(died, id=run.id, command=run.command)
+
+    def end(self, run: Run, outcome: str) -> None:
+        """Note how an earlier run ended, and what died with it."""
+        for run_id in run.died or (run.id,):
+            Record(self._runs / f"{run_id}.jsonl").end(outcome)
 
     def enabling(self, backend: str, vm: Vm) -> Change | None:
         """The change by which the newest such run gave the VM nesting: what it found, and what it left."""
         for run in self._runs_of(backend, vm):
-            if run.command == "enable" and run.outcome in ("applied", None) and run.steps:
+            if run.command == "enable" and run.outcome in ("applied", "continued", None) and run.steps:
                 step = run.steps[-1]
                 return Change(step.change.setting, step.change.before, step.kept)
         return None

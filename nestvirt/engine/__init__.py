@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from nestvirt.backends.base import Approximate, Facts, Guarded
+from nestvirt.engine.died import ends, interrupted, net, owes_power, refuse_forgetting, take_over
 from nestvirt.engine.inside import (
     CHECK_PATIENCE,
     believed,
@@ -23,7 +24,7 @@ from nestvirt.engine.inside import (
 )
 from nestvirt.engine.session import Manner, Session, Step, judged, read, read_when_quiet
 from nestvirt.engine.work import Work, carry_out
-from nestvirt.errors import ChangeRejected, Error, Interrupted, JournalError, Left
+from nestvirt.errors import ChangeRejected, Error, Interrupted, Left
 from nestvirt.guest.verify import NO_GUEST
 from nestvirt.journal import Run
 from nestvirt.model import (
@@ -64,7 +65,7 @@ def check(session: Session, goal: Goal) -> Report:
     if probed is not NO_GUEST and facts.power is Power.RUNNING:
         facts = read(session)  # once more: an agent may have connected meanwhile
     findings = (
-        *_interrupted(session, facts),
+        *interrupted(session, facts),
         *deduced(session, believed(judged(session, facts, goal), probed), probed),
         *probed.findings,
     )
@@ -96,8 +97,8 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
         blockers = tuple(f for f in (*plan.blockers, *in_use) if manner.restart or f.check != POWER_RIGHT)
         if blockers:
             return Report(str(session.target), tuple(findings), goal=goal, blockers=blockers)
-        _refuse_forgetting(session, unfinished)
-        owed = _owes_power(unfinished, facts)
+        refuse_forgetting(session, unfinished)
+        owed = owes_power(unfinished, facts)
         idle, cycle = _cycled(session, manner, plan, facts, owed)
         _refuse_while_it_runs(session, facts, plan.changes, cycle)
         would = _would(session, plan, facts, cycle, owed)
@@ -105,26 +106,31 @@ def reach(session: Session, goal: Goal, manner: Manner) -> Report:
             planned = Report(str(session.target), tuple(findings), plan.changes, goal=goal, planned=True)
             return replace(planned, remains=would, cycled=cycle)
         if not plan.changes and not owed and not (plan.cold_boot and cycle):
-            _settle(session, unfinished, manner)
+            if unfinished is not None and not manner.dry_run:
+                session.journal.end(unfinished, "applied")  # completed by this one, it owes nothing any more
             remains = _pending(session, facts) if plan.cold_boot else ()
             return verified(session, goal, facts.power, remains=remains, facts=facts)
         manner.consent(replace(plan, would=would))
         power = Power.RUNNING if owed else facts.power
         command = "enable" if goal.nested else "disable"
         record = session.journal.begin(command, session.target, session.vm, power, session.backend.endpoint)
+        left = take_over(session, unfinished, record, facts, owed)
         work = Work(record, plan.changes, cycle, manner.force_off, goal, plan.received, idle and not owed)
+        work.begun += left
         carry_out(session, work, facts)
-        changed = record.id if work.changes else None
-        with _InPlace(f"{session.vm.name} has its change, and it is not proven", _way_back(work), changed):
-            _settle(session, unfinished, manner)
-            return _proven(session, goal, work, facts)
+        changes = net([*left, *work.changes])
+        changed = record.id if changes else None
+        unproven = f"{session.vm.name} has its change, and it is not proven"
+        with _InPlace(unproven, _way_back(record.id, changes), changed):
+            return _proven(session, goal, work, facts, changes)
 
 
-def _proven(session: Session, goal: Goal, work: Work, facts: Facts) -> Report:
+def _proven(session: Session, goal: Goal, work: Work, facts: Facts, changes: tuple[Change, ...]) -> Report:
     """What is done is looked at.
 
     Args:
         facts: as they were before.
+        changes: what differs since, also by a run that died before.
     """
     remains: tuple[str, ...] = ()
     whole = work.cycle or session.backend.kind.cold  # then nothing can be left pending
@@ -134,8 +140,8 @@ def _proven(session: Session, goal: Goal, work: Work, facts: Facts) -> Report:
     if any(change.setting == SAVED_STATE for change in work.changes):
         power = Power.STOPPED
         remains = (f"{session.vm.name} is off now, as its saved state is gone: start it when it suits",)
-    run = work.record.id if work.changes else None
-    report = verified(session, goal, power, tuple(work.changes), run, remains)
+    run = work.record.id if changes else None
+    report = verified(session, goal, power, changes, run, remains)
     return replace(report, cycled=work.cycle)
 
 
@@ -147,13 +153,13 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         Error: as ``reach``.
     """
     with _locked(session, manner):
-        run = session.journal.find(run.id)  # as it is now that nobody else can write it
+        run = session.journal.whole(run.id)  # as it is now that nobody else can write it
         facts = read_when_quiet(session)
         changes = _undoing(run, facts)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:
             return Report(str(session.target), blockers, run=run.id, goal=None, blockers=blockers)
-        owed = _owes_power(run if run.outcome is None else None, facts)
+        owed = owes_power(run if run.outcome is None else None, facts)
         # A change that the running VM has never received needs no power cycle to be taken back.
         received = not make_plan(facts.judge(_goal_of(run))).cold_boot
         running = facts.power is Power.RUNNING and not facts.busy
@@ -172,7 +178,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
             work = Work(record, changes, cycle, manner.force_off, None, interrupted=run.outcome is None)
             carry_out(session, work, facts)
         with _InPlace(f"run {run.id} is undone", changed=run.id if changes else None):
-            session.journal.record(run).end("undone")
+            session.journal.end(run, "undone")
             findings = _restored(run, read(session))
             remains = _pending(session, facts)[:1] if changes and received and not cycle else ()
             if not run.steps:
@@ -248,28 +254,11 @@ class _InPlace:
             failure.add_note(Left.told(note, changed=self._changed is not None, run=self._changed))
 
 
-def _way_back(work: Work) -> str:
+def _way_back(run: str, changes: Sequence[Change]) -> str:
     """How a run is taken back; what lasts is not."""
-    lasting = [f"{change.stays}, which nobody can undo" for change in work.changes if change.lasts]
-    undo = [] if len(lasting) == len(work.changes) else [f"to put it back: nestvirt undo {work.record.id}"]
+    lasting = [f"{change.stays}, which nobody can undo" for change in changes if change.lasts]
+    undo = [] if len(lasting) == len(changes) else [f"to put it back: nestvirt undo {run}"]
     return "; ".join((*undo, *lasting))
-
-
-def _refuse_forgetting(session: Session, unfinished: Run | None) -> None:
-    """An earlier run that died may owe other VMs their start, which this one would not know of."""
-    drained = unfinished.endpoint.get("drain") if unfinished is not None else None
-    if unfinished is not None and drained and drained != session.backend.endpoint.get("drain"):
-        raise ChangeRejected(
-            f"run {unfinished.id} was interrupted, and may have left VMs off that it had shut down",
-            evidence=f"it was given: {', '.join(drained.split())}",
-            cure=f"put that back first: nestvirt undo {unfinished.id}",
-        )
-
-
-def _settle(session: Session, unfinished: Run | None, manner: Manner) -> None:
-    """An earlier run that died is completed by this one, and owes nothing any more."""
-    if unfinished is not None and not manner.dry_run:
-        session.journal.record(unfinished).end("applied")
 
 
 @contextmanager
@@ -284,24 +273,17 @@ def _locked(session: Session, manner: Manner) -> Iterator[None]:
         yield
 
 
-def _owes_power(run: Run | None, facts: Facts) -> bool:
-    """True where a run died after it had stopped the VM, or others for it, and they are still off."""
-    if run is None or run.power is not Power.RUNNING:
-        return run is not None and bool(facts.waiting)
-    return facts.power is Power.STOPPED or bool(facts.waiting)
-
-
 def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
     changes: list[Change] = []
-    for step in reversed(run.steps):
-        setting, before = step.change.setting, step.change.before
+    for first, last in reversed(ends(run)):
+        setting, before = first.change.setting, first.change.before
         current = facts.value(setting)
-        if current == before or step.change.lasts:
+        if current == before or first.change.lasts:
             continue
-        if step.read_back and current != step.kept:
+        if last.read_back and current != last.kept:
             raise ChangeRejected(
                 f"{setting} was changed by somebody else after run {run.id}",
-                evidence=f"the run left {step.kept!r}, and now it is {current!r}",
+                evidence=f"the run left {last.kept!r}, and now it is {current!r}",
                 cure=f"decide by hand: before the run it was {before!r}",
             )
         changes.append(Change(setting, current, before))
@@ -310,7 +292,8 @@ def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
 
 def _restored(run: Run, facts: Facts) -> tuple[Finding, ...]:
     findings: list[Finding] = []
-    for first in {s.change.setting: s.change for s in reversed(run.steps)}.values():
+    for step, _last in reversed(ends(run)):
+        first = step.change
         setting, before = first.setting, first.before
         same = facts.value(setting) == before
         nearest = facts.nearest(setting) if same and isinstance(facts, Approximate) else ""
@@ -348,21 +331,3 @@ def _would(session: Session, plan: Plan, facts: Facts, cycle: bool, owed: bool) 
     elif facts.power is Power.RUNNING:
         steps.append(kind.cycle if cycle else f"leave {subject} as it is")
     return (f"dry run, nothing was touched; it would {' and '.join(steps)}",)
-
-
-def _interrupted(session: Session, facts: Facts) -> tuple[Finding, ...]:
-    """An earlier run that died, or another one that is under way at this moment. Reads only."""
-    check, layer = "vm-run-interrupted", Layer.VM
-    try:
-        pid = session.journal.under_way(session.target.backend, session.vm)
-        run = session.journal.unfinished(session.target.backend, session.vm)
-    except JournalError as error:
-        return (Finding(check, layer, Status.WARN, f"{error.message}: {error.evidence}", error.cure),)
-    if pid is not None:
-        evidence = f"another run is working on {session.vm.name} at this moment: process {pid}"
-        return (Finding(check, layer, Status.WARN, evidence, "check again when it has ended"),)
-    if run is None:
-        return ()
-    left = f", and it has left {session.subject} off" if _owes_power(run, facts) else ""
-    evidence = f"run {run.id} ({run.command}) did not end{left}"
-    return (Finding(check, layer, Status.WARN, evidence, f"nestvirt undo {run.id}"),)

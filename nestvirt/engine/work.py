@@ -30,7 +30,7 @@ class Work:
     received: Sequence[Change] = ()  # what the power cycle alone brings
     was_off: bool = False  # it is started for the goal's sake, and owes nobody to be on
     interrupted: bool = False  # an undo of a run that died: what that owes is owed until it is done
-    begun: list[Change] = field(default_factory=list)
+    begun: list[Change] = field(default_factory=list)  # first by a run that died, which this one goes on with
     asked_to_stop: bool = False
     stopped: bool = False
     started: bool = False
@@ -189,7 +189,7 @@ def _put_back(session: Session, work: Work, failure: BaseException) -> bool:
         session.tell(Step.PUT_BACK, vm.name)
         going_down = work.asked_to_stop and not work.stopped
         running = backend.read(vm).power is Power.RUNNING
-        if work.started and not work.changes:
+        if work.started and not work.begun:
             for change in work.received:  # what it does not start with is what it was to receive
                 work.record.intend(change)
                 work.begun.append(change)

@@ -12,7 +12,7 @@ import pytest
 
 from nestvirt import engine
 from nestvirt.engine import Step
-from nestvirt.errors import Busy, Error, Interrupted
+from nestvirt.errors import Busy, Error, Interrupted, PowerError
 from nestvirt.journal import Journal
 from nestvirt.model import Status
 from tests.contract.basis import MANNER, OFF, ON, Basis
@@ -98,6 +98,46 @@ class Interruptions(Basis):
         assert result.conclusion is Status.PASS
         assert rig.see(name).running
         assert "interrupted" not in [r.state for r in journal.runs()]
+
+    def test_after_a_kill_a_second_run_that_fails_puts_back_what_the_first_one_did(
+        self, rig: Rig, journal: Journal, tmp_path: Path
+    ) -> None:
+        name = rig.make(quirk="fragile")
+        before = rig.see(name)
+        self.kill_at(rig, name, Step.START, tmp_path)
+        assert rig.see(name).nested
+        with pytest.raises(PowerError) as caught:
+            engine.reach(self.session(rig, journal, name), ON, MANNER)
+        assert "put back" in caught.value.cure
+        assert not caught.value.changed
+        assert rig.see(name).stored == before.stored
+        assert rig.see(name).running
+        with pytest.raises(Error, match="no run to undo"):
+            journal.find(None)
+
+    def test_after_a_kill_the_run_that_a_failed_second_one_names_restores(
+        self, rig: Rig, journal: Journal, tmp_path: Path
+    ) -> None:
+        name = rig.make(quirk="fragile")
+        before = rig.see(name)
+        self.kill_at(rig, name, Step.START, tmp_path)
+
+        def cut(step: Step, _detail: str) -> None:
+            if step is Step.PUT_BACK:
+                session.backend.close()
+
+        session = self.session(rig, journal, name, cut)
+        with pytest.raises(Error) as caught:
+            engine.reach(session, ON, MANNER)
+        run = caught.value.run
+        assert caught.value.changed
+        assert run is not None
+        assert f"nestvirt undo {run}" in caught.value.cure
+        engine.undo(self.session(rig, journal, name), journal.find(run), MANNER)
+        assert rig.see(name).stored == before.stored
+        assert rig.see(name).running
+        with pytest.raises(Error, match="no run to undo"):
+            journal.find(None)
 
     def test_lost_connection_midway_heals_on_a_second_run(self, rig: Rig, journal: Journal) -> None:
         name = rig.make()

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from nestvirt import backends
-from tests.contract.conformance import Conformance
+from nestvirt import backends, engine
+from nestvirt.engine import Step
+from nestvirt.errors import Interrupted, JournalError
+from nestvirt.journal import Journal
+from nestvirt.model import Power
+from tests.contract.conformance import MANNER, OFF, ON, Conformance
 from tests.contract.rig import Seen
 from tests.peers import memory
 
@@ -106,3 +110,52 @@ class TestMemory(Conformance):
     def rig(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryRig:
         monkeypatch.setitem(backends.BACKENDS, *memory.REGISTRATION)
         return MemoryRig(tmp_path / "hypervisor.json")
+
+    def test_killed_twice_and_gone_on_with_the_last_run_owes_all_and_takes_all_back(
+        self, rig: MemoryRig, journal: Journal, tmp_path: Path
+    ) -> None:
+        name = rig.make()
+        before = rig.see(name)
+        self.kill_at(rig, name, Step.START, tmp_path)
+        self.kill_at(rig, name, Step.START, tmp_path)
+        result = engine.reach(self.session(rig, journal, name), ON, MANNER)
+        assert [run.state for run in journal.runs()] == ["applied", "continued", "continued"]
+        assert result.run == journal.find(None).id
+        assert [(change.before, change.after) for change in result.changes] == [(None, "on")]
+        rig._update(name, power="stopped")  # by its owner
+        engine.undo(self.session(rig, journal, name), journal.find(None), MANNER)
+        assert rig.see(name).stored == before.stored
+        assert not rig.see(name).running
+        with pytest.raises(JournalError, match="no run to undo"):
+            journal.find(None)
+
+    @pytest.mark.parametrize("named", [0, 1], ids=["the newer", "the older"])
+    def test_runs_that_died_one_after_another_are_undone_as_one(
+        self, rig: MemoryRig, journal: Journal, tmp_path: Path, named: int
+    ) -> None:
+        """As where the second one was killed before it had ended the first."""
+        name = rig.make(quirk="fragile")
+        before = rig.see(name)
+        self.kill_at(rig, name, Step.START, tmp_path)
+        session = self.session(rig, journal, name)
+        session.journal.begin("enable", session.target, session.vm, Power.RUNNING, session.backend.endpoint)
+        engine.undo(session, journal.runs()[named], MANNER)
+        assert rig.see(name).stored == before.stored
+        assert rig.see(name).running
+        assert {run.state for run in journal.runs()} == {"undone"}
+
+    def test_what_its_owner_changed_after_a_kill_is_not_put_back(
+        self, rig: MemoryRig, journal: Journal, tmp_path: Path
+    ) -> None:
+        name = rig.make()
+        self.kill_at(rig, name, Step.START, tmp_path)
+        rig.edit(name, nested=False)
+
+        def press(step: Step, _detail: str) -> None:
+            if step is Step.START:
+                raise KeyboardInterrupt
+
+        with pytest.raises(Interrupted):
+            engine.reach(self.session(rig, journal, name, press), OFF, MANNER)
+        assert json.loads(rig.see(name).stored)["nested"] == "off"
+        assert rig.see(name).running
