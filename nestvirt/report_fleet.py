@@ -217,7 +217,9 @@ def _remains(fleet: Fleet) -> Iterator[str]:
     unfinished = fleet.endings[Ending.NOT_BEGUN] or any(
         isinstance(r.outcome, Interrupted) for r in fleet.rows
     )
-    if fleet.run and unfinished:
+    if fleet.down:
+        yield f"{fleet.down} that the run has shut down may be off still"
+    if fleet.run and (unfinished or fleet.down):
         yield f"to go on: nestvirt {fleet.command} --resume {fleet.run}"
     undone = [r.outcome.run for r in fleet.rows if r.changed and r.outcome is not None and r.outcome.run]
     if undone:

@@ -37,6 +37,7 @@ class Pace:
         batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
         failures: after so many failed ones no more is begun; None: all are begun.
         failed: which count as such.
+        failed_before: how many of them there were before anything was begun.
         down: those of the run that are off, and were not to be; each takes a place in a batch. Is looked at
             anew each time.
         reads: nothing is changed, so that who wants to stop twice need not wait for those under way.
@@ -46,6 +47,7 @@ class Pace:
     batch: int | None = None
     failures: int | None = None
     failed: Callable[[Row], bool] = lambda row: row.ending in ILL
+    failed_before: int = 0
     down: Set[str] = frozenset()
     reads: bool = False
 
@@ -139,7 +141,7 @@ class Runner:
         self._under_way: Counter[int] = Counter()  # by endpoint
         self._busy: set[int] = set()
         self._batch: set[str] = set()  # begun in it
-        self._failed = 0
+        self._failed = pace.failed_before
         self._rows: dict[int, Row] = {}
 
     def run(self) -> list[Row]:

@@ -139,7 +139,7 @@ def keep(module: Any, text: str) -> None:
 
 def result_of(told: dict[str, Any], code: int) -> dict[str, Any]:
     """Ansible's words for what the command has told."""
-    targets = told.get("fleet") or [alone(told)]
+    targets = told["fleet"] if "fleet" in told else [alone(told)]
     rows = [row_of(target) for target in targets]
     reasons = [reason for row in rows for reason in row["why"]]
     more = [f"and {len(reasons) - MOST} more"] if len(reasons) > MOST else []
@@ -149,7 +149,7 @@ def result_of(told: dict[str, Any], code: int) -> dict[str, Any]:
         "rc": code,
         "changed": any(row["changed"] for row in rows),
         "rows": rows,
-        "msg": "\n".join([summary, *reasons[:MOST], *more]),
+        "msg": "\n".join([summary or "no target", *reasons[:MOST], *more]),
         "diff": [part for target in targets for part in diff_of(target)],
     }
 

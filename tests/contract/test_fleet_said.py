@@ -110,6 +110,20 @@ def test_where_nothing_is_changed_ctrl_c_twice_waits_for_nobody(
     assert "Traceback" not in err
 
 
+def test_stopped_while_it_plans_what_was_planned_has_its_line(fleet: MemoryFleet, silent: Silent) -> None:
+    fleet.add("a")
+    running = fleet.begin("enable", "memory:a", "proxmox:100", "-o", "jsonl", "--yes", **silent.variables)
+    silent.called()
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # two signals at once may be one
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    *rows, summary = [json.loads(line) for line in out.splitlines()]
+    assert {row["target"]: row["ending"] for row in rows} == {"memory:a": "plan", "proxmox:100": "unknown"}
+    assert summary["summary"]["total"] == 2
+    assert not (fleet.state / "fleets").exists()  # nothing was begun, and there is nothing to be gone on with
+
+
 @pytest.mark.parametrize("args", [["list", "proxmox: *"], ["check", "proxmox: *"]], ids=" ".join)
 def test_ctrl_c_in_a_listing_waits_for_nobody(fleet: MemoryFleet, silent: Silent, args: list[str]) -> None:
     running = fleet.begin(*args, **silent.variables)

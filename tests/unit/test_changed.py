@@ -168,3 +168,8 @@ def test_a_fault_of_our_own_in_putting_back_leaves_it_changed(tmp_path: Path) ->
     error = rig.faults(forgetful)
     assert (rig.nested, error.changed) == ("on", True)
     assert f"nestvirt undo {error.run}" in error.evidence
+
+
+def test_a_run_over_nothing_has_no_row_for_ansible_either() -> None:
+    said = module.result_of({"fleet": []}, 3)
+    assert (said["rows"], said["changed"], said["msg"]) == ([], False, "no target")
