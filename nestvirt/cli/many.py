@@ -20,7 +20,7 @@ from nestvirt.cli.options import ENDPOINT
 from nestvirt.cli.output import STOPPED, JsonLines, Progress, finish_fleet, leave, leaving_at_once
 from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
-from nestvirt.errors import Error, TargetError
+from nestvirt.errors import Error
 from nestvirt.fleet import targetsfile
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
@@ -290,7 +290,7 @@ def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
     """Those in whose middle the run died that is gone on with, and of which nothing can be learned now."""
     broken = many.recorded.broken if many.recorded is not None else ()
     outcomes = {name: rows[name].outcome for name in broken if name in rows}
-    return {n for n, o in outcomes.items() if isinstance(o, Error) and not isinstance(o, TargetError)}
+    return {name for name, outcome in outcomes.items() if isinstance(outcome, Error)}
 
 
 def _nodes(many: Many) -> Nodes | None:

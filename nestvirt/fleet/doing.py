@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt import engine
-from nestvirt.backends.base import Foresighted
+from nestvirt.backends.base import Backend, Foresighted
 from nestvirt.engine import Manner, Session, Step
 from nestvirt.errors import ChangeRejected, Error, JournalError, PowerError, TargetError
 from nestvirt.fleet.endpoints import Endpoint, address_of
 from nestvirt.fleet.nodes import Nodes, State
 from nestvirt.fleet.running import Tell
-from nestvirt.fleet.selection import Member
+from nestvirt.fleet.selection import Known, Member
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal
 from nestvirt.model import Ending, Finding, Goal, Plan, Power, Report, Row, Target, Vm
@@ -102,7 +102,8 @@ class Doing:
             raise member.error or TargetError(f"{member.written} is no VM")
         backend = endpoint.connected()
         _refuse_elsewhere(member, target, backend.endpoint, None)
-        vm = self.vms[member.written] = member.vm or backend.find(target.name)
+        vm = member.vm or self.vms.get(member.written) or _find(backend, target, member.known)
+        self.vms[member.written] = vm  # who was planned is who is changed, whatever the name means by then
         _refuse_elsewhere(member, target, backend.endpoint, vm.id)
         config = member.ssh_config or self.ssh_config
         ssh = SshChannel(member.ssh, ("-F", config) if config else ()) if member.ssh else None
@@ -277,6 +278,18 @@ def _owes_power(session: Session) -> bool:
     """Whether a run on this VM, this one or one that died, has not ended, and found it running."""
     run = session.journal.unfinished(session.target.backend, session.vm)
     return run is not None and run.power is Power.RUNNING
+
+
+def _find(backend: Backend, target: Target, known: Known | None) -> Vm:
+    """The VM of that name; where a run is gone on with, the one that it had, also where that was renamed."""
+    if known is not None and known.vm:
+        with contextlib.suppress(TargetError):
+            vm = backend.find(target.name)
+            if vm.id == known.vm:
+                return vm
+        with contextlib.suppress(TargetError):
+            return backend.find(known.vm)
+    return backend.find(target.name)
 
 
 def _refuse_elsewhere(member: Member, target: Target, kept: Mapping[str, str], vm: str | None) -> None:
