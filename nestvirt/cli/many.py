@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from nestvirt import settings
 from nestvirt.cli import fleet_plan
+from nestvirt.cli.fleet_kept import as_before, kept
+from nestvirt.cli.fleet_nodes import NodesOfRun
 from nestvirt.cli.fleet_options import NEWEST, PARALLEL
 from nestvirt.cli.fleet_progress import Screen
-from nestvirt.cli.options import ENDPOINT
 from nestvirt.cli.output import STOPPED, JsonLines, Progress, finish_fleet, leave, leaving_at_once
 from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
@@ -25,20 +25,13 @@ from nestvirt.fleet import targetsfile
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
 from nestvirt.fleet.leftovers import Leftovers
-from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.proofs import Proofs
 from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
-from nestvirt.fleet.running import Pace, Runner, Stop, Tell, Work
+from nestvirt.fleet.recording import Recording
+from nestvirt.fleet.running import Pace, Runner, Stop, Work
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
 from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target, Vm
-
-KEPT = (
-    *(name.replace("-", "_") for name in ENDPOINT),
-    *("cpu", "mac_spoofing", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
-    *("parallel", "batch", "max_failures", "drain_nodes", "delete_emptydir_data", "context", "kubeconfig"),
-)
-"""The options that a record keeps, so that --resume goes on in the same way."""
 
 
 @dataclass
@@ -63,6 +56,8 @@ class Many:
         self.lines = JsonLines() if self.output == "jsonl" else None
         self.chosen = Chosen.of(self.options)
         self.progress = Progress(quiet=self.quiet)
+        self.notes = Progress(quiet=bool(self.options["quiet"]))  # whatever the form of output is
+        self._told: set[str] = set()
         self.endpoints = Endpoints(self._settings_of)
 
     def _settings_of(self, place: Place) -> Mapping[str, str]:
@@ -122,6 +117,7 @@ class Many:
 
     def tell(self, row: Row) -> None:
         """A row is final."""
+        self._told.add(row.target)
         if self.lines is not None:
             self.lines.tell(row)
 
@@ -129,20 +125,29 @@ class Many:
         if row.ending is not Ending.PLAN or self.options.get("dry_run"):
             self.tell(row)
 
-    def pace(self, reaching: Reaching) -> Pace:
-        """How what was agreed to is carried out."""
+    def pace(self, reaching: Reaching, planned: Sequence[Row]) -> Pace:
+        """How what was agreed to is carried out. With --max-failures, what failed in the plan counts, too; a
+        batch by itself ends the run only for what was done."""
         batch, failures = self.options["batch"], self.options["max_failures"]
         batch = batch or (1 if self.options["drain_nodes"] else None)
+        before = sum(_failed(row) for row in planned) if failures else 0
         failures = failures or (1 if batch else None)
-        return Pace(
-            self.options["parallel"] or PARALLEL, batch, failures, reaching.failed, down=reaching.down
-        )
+        parallel = self.options["parallel"] or PARALLEL
+        return Pace(parallel, batch, failures, reaching.failed, before, down=reaching.down)
 
-    def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
-        """Print what came of all; return the exit code."""
+    def finish(self, rows: Sequence[Row], recording: Recording | None = None) -> int:
+        """Close the record, and print what came of all; return the exit code."""
+        run, down = (recording.record.id, len(recording.down)) if recording is not None else (None, 0)
+        if recording is not None and not self.stop.times:
+            recording.close()
+        if recording is not None and recording.said:
+            self.notes.note(recording.said)
+        for row in rows:
+            if row.target not in self._told:
+                self.tell(row)
         stopped = "by Ctrl-C, or another signal" if self.stop.times else ""
         seconds = time.monotonic() - self.began
-        code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped), self.output)
+        code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped, down), self.output)
         code = STOPPED if self.stop.times and self.output != "nagios" else code
         return leave(code) if self.stop.left else code
 
@@ -169,7 +174,7 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
         if options["resume"]:
             run = None if options["resume"] == NEWEST else options["resume"]
             recorded = runs.find(run, command)
-            options = _as_before(options, recorded)
+            options = as_before(options, recorded)
             goal = replace(goal, cpu=options.get("cpu"), mac_spoofing=bool(options.get("mac_spoofing")))
         many = Many(command, options, recorded)
         open_things.callback(many.endpoints.close)
@@ -194,96 +199,75 @@ def _reach(
     options = many.options
     earlier = many.recorded.endings if many.recorded is not None else {}
     manner = Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
-    nodes = _nodes(many)
+    leftovers = Leftovers(runs, open_things, own=record, resumed=many.recorded)
+    of_nodes = NodesOfRun.of(options, many.chosen.timeout, leftovers, many.stop)
     ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
-    reaching = Reaching(many.doing(members), goal, manner, nodes=nodes)
+    reaching = Reaching(many.doing(members), goal, manner, nodes=of_nodes.nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
     planned = many.run("planning", left, reaching.plan, ahead, last=False)
     rows = dict(zip((m.written for m in left), planned, strict=True))
+    pace = many.pace(reaching, planned)
+    same = reaching.same([m for m in left if rows[m.written].ending is Ending.PLAN])
+    rows |= {name: replace(rows[name], outcome=None, note=f"the same VM as {same[name]}") for name in same}
+    rows |= {} if options["dry_run"] else _held_back(rows, pace)
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
-    notes = Leftovers(runs, open_things)
-    if nodes is not None and not options["dry_run"]:
-        for line in notes.take_up(nodes, set(reaching.node_names.values())):
-            many.progress.note(line)
-    if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
-        if record is not None:
-            _note(many, record, rows)
-            if not many.stop.times:
-                runs.end(record)
-        return many.finish(_in_order(many, members, rows), record.id if record else None)
-    if to_do:
-        fleet_plan.consent(planned, yes=options["yes"], quiet=many.quiet)
-    if record is None:
-        record = open_things.enter_context(runs.begin(many.command, reaching.found(members), _kept(options)))
-    _note(many, record, rows)
     reaching.down.update(_died_in(many, rows))
-    plans = {m.written: row.outcome for m, row in zip(left, planned, strict=True) if m in to_do}
+    of_nodes.take_up(set(reaching.node_names.values()), many.progress.note, look=options["dry_run"])
+    if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
+        recording = Recording(runs, record, reaching.down, again=True) if record is not None else None
+        rows_of_all = _in_order(many, members, rows, same)
+        if recording is not None:
+            recording.settled(rows_of_all)
+        return many.finish([*rows_of_all, *of_nodes.rows], recording)
+    open_things.enter_context(of_nodes.alone(reaching.doing.journal))
+    fleet_plan.consent([*rows.values(), *of_nodes.rows], yes=options["yes"], quiet=many.quiet)
+    if record is None:
+        told = {**kept(options), **of_nodes.context}
+        record = open_things.enter_context(runs.begin(many.command, reaching.found(members), told))
+    recording = Recording(runs, record, reaching.down, again=many.recorded is not None)
+    recording.settled(list(rows.values()))
+    plans = {m.written: rows[m.written].outcome for m in to_do}
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
-    if nodes is not None:
-        nodes.notes, notes.own = notes, record
+    of_nodes.begin(record, [reaching.node_names[m.written] for m in to_do if reaching.comes_first(m)])
     to_do.sort(key=reaching.turn)
     reaching = replace(reaching, plans=agreed)
-    work = _recorded(record, reaching.carry_out)
-    done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)
+    work = recording.around(reaching.carry_out)
+    done = many.run(f"{many.command[:-1]}ing", to_do, work, pace, last=True)
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
-    left_cordoned = _settle(many, nodes) if nodes is not None else []
-    if not many.stop.times:
-        runs.end(record)
-    return many.finish([*_in_order(many, members, rows), *left_cordoned], record.id)
+    rows_of_nodes = of_nodes.settle()
+    rows_of_all = _in_order(many, members, rows, same)
+    recording.settled([row for row in rows_of_all if row.target in same])
+    return many.finish([*rows_of_all, *rows_of_nodes], recording)
 
 
-def _settle(many: Many, nodes: Nodes) -> list[Row]:
-    """Uncordon what was cordoned and is still so, after a run that died too; rows for what fails."""
-    rows = []
-    for node in sorted(nodes.left):
-        try:
-            nodes.uncordon(node)
-        except Error as error:
-            rows.append(Row(f"node {node}", error))
-            many.tell(rows[-1])
-    return rows
-
-
-def _in_order(many: Many, members: Sequence[Member], rows: Mapping[str, Row]) -> list[Row]:
-    """All rows; of those that ended well before, what is known of them."""
+def _in_order(
+    many: Many, members: Sequence[Member], rows: Mapping[str, Row], same: Mapping[str, str]
+) -> list[Row]:
+    """All rows; of those that ended well before, and of a VM's further names, what is known of them."""
     run = many.recorded.id if many.recorded is not None else ""
-    through = {
-        m.written: Row(
-            m.written,
-            earlier=Ending.PASS,
-            note=f"in run {run}; not looked at again",
-            name=m.vm.name if m.vm is not None else "",
+    known: dict[str, Row] = {}
+    for member in members:
+        name = member.vm.name if member.vm is not None else ""
+        through = Row(
+            member.written, earlier=Ending.PASS, note=f"in run {run}; not looked at again", name=name
         )
-        for m in members
-    }
-    return [rows.get(m.written) or through[m.written] for m in members]
+        known[member.written] = rows.get(member.written) or through
+    known |= {name: replace(known[name], earlier=known[first].ending) for name, first in same.items()}
+    return list(known.values())
 
 
-def _recorded(record: FleetRecord, carry_out: Work) -> Work:
-    """The work, with what is done written down before and after it."""
-
-    def work(member: Member, tell: Tell) -> Report:
-        record.begun(member.written)
-        ending = Ending.FAIL
-        try:
-            report = carry_out(member, tell)
-            ending = Row(member.written, report).ending
-            return report
-        finally:
-            record.ended(member.written, ending)
-
-    return work
+def _failed(row: Row) -> bool:
+    """Whether it could not even be planned, or is blocked."""
+    return row.ending is Ending.FAIL or isinstance(row.outcome, Error)
 
 
-def _note(many: Many, record: FleetRecord, rows: Mapping[str, Row]) -> None:
-    """How those ended for which nothing had to be done, or nothing could be.
-
-    What cannot even be planned now, where a run is gone on with, is left to be gone on with another time.
-    """
-    for written, row in rows.items():
-        later = many.recorded is not None and isinstance(row.outcome, Error)
-        if row.outcome is not None and row.ending is not Ending.PLAN and not later:
-            record.ended(written, row.ending)
+def _held_back(rows: Mapping[str, Row], pace: Pace) -> dict[str, Row]:
+    """Those that are not begun, as so many have failed in the plan already."""
+    if pace.failures is None or pace.failed_before < pace.failures:
+        return {}
+    note = f"{pace.failed_before} had failed already"
+    planned = [row for row in rows.values() if row.ending is Ending.PLAN]
+    return {row.target: replace(row, outcome=None, note=note) for row in planned}
 
 
 def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
@@ -293,34 +277,8 @@ def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
     return {name for name, outcome in outcomes.items() if isinstance(outcome, Error)}
 
 
-def _nodes(many: Many) -> Nodes | None:
-    if not many.options["drain_nodes"]:
-        return None
-    from nestvirt.kata.kube import Kube
-
-    kube = Kube(many.options["context"], many.options["kubeconfig"])
-    nodes = Nodes(kube, None, many.chosen.timeout, many.options["delete_emptydir_data"])
-    if many.recorded is not None:
-        nodes.take_up(many.recorded.id, many.recorded.cordoned)
-    return nodes
-
-
 def _nobody(_plan: Plan) -> None:
     """A plan alone asks nobody."""
-
-
-def _kept(options: Mapping[str, Any]) -> dict[str, object]:
-    """What a record keeps of the options; a file's name holds in any folder."""
-    kept = {name: options[name] for name in KEPT if options.get(name) not in (None, False)}
-    paths = {name for name in ("ssh_config", "kubeconfig", "ca_file") if name in kept}
-    return kept | {name: str(Path(str(kept[name])).absolute()) for name in paths}
-
-
-def _as_before(options: Mapping[str, Any], recorded: Recorded) -> dict[str, Any]:
-    """The options as the run had them, but for those that are given now."""
-    context = click.get_current_context()
-    given = {n for n in KEPT if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
-    return {**options, **{n: v for n, v in recorded.options.items() if n in KEPT and n not in given}}
 
 
 def _refuse_what_is_not_theirs(goal: Goal, members: Sequence[Member]) -> None:

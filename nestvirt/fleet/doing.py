@@ -9,18 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from nestvirt import engine
 from nestvirt.backends.base import Backend, Foresighted
 from nestvirt.engine import Manner, Session, Step
-from nestvirt.errors import ChangeRejected, Error, JournalError, PowerError, TargetError
+from nestvirt.errors import ChangeRejected, JournalError, TargetError
+from nestvirt.fleet.draining import refuse_unready, runs, while_away
 from nestvirt.fleet.endpoints import Endpoint, address_of
-from nestvirt.fleet.nodes import Nodes, State
+from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Known, Member
 from nestvirt.guest.ssh import SshChannel
-from nestvirt.journal import Journal
+from nestvirt.journal import Journal, identity
 from nestvirt.model import Ending, Finding, Goal, Plan, Power, Report, Row, Target, Vm
+from nestvirt.plan import make_plan
 
 PAGE = 250
 """So many VMs are read at once, where a backend can."""
@@ -145,6 +148,7 @@ class Reaching:
         left_off: those that were changed and not started.
         node_names: what each is called as a node, since it was planned.
         down: those that a run has shut down, this one or one before it, and that are off still.
+        locks: of each VM that is worked on, by its identity.
     """
 
     doing: Doing
@@ -155,9 +159,12 @@ class Reaching:
     left_off: set[str] = field(default_factory=set)
     node_names: dict[str, str] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
+    locks: dict[str, threading.Lock] = field(default_factory=dict)
 
     def failed(self, row: Row) -> bool:
-        """Whether it is not as it was to be; who is off, and stays so, has nothing to prove."""
+        """Whether it is not as it was to be; who is off, or is not to be restarted, has nothing to prove."""
+        if isinstance(row.outcome, Report) and not self.manner.restart:
+            return bool(row.outcome.blockers)
         return row.ending is Ending.FAIL or (row.ending is Ending.UNKNOWN and row.target not in self.left_off)
 
     def plan(self, member: Member, tell: Tell) -> Report:
@@ -166,7 +173,9 @@ class Reaching:
         session = self.doing.session(member, tell)
         if _owes_power(session) and session.backend.read(session.vm).power is not Power.RUNNING:
             self.down.add(member.written)
-        self.node_names[member.written] = member.node or session.vm.name
+        self.node_names[member.written] = node = member.node or session.vm.name
+        if self.nodes is not None and runs(session):
+            self.nodes.of_run.add(node)
         report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
         if report.planned:
             report = replace(report, remains=(*report.remains, *self._besides(member, session, report)))
@@ -179,40 +188,48 @@ class Reaching:
             lines.append(f"it would cut the power after {self.doing.timeout:.0f} s, if it does not shut down")
         if self.nodes is not None:
             node = self.node_names[member.written]
-            state = self.nodes.state(node)
+            state = self.nodes.cluster.state(node)
             if plan.cycled:
-                self._refuse_unready(session, node, state)
+                refuse_unready(session, node, state)
                 lines += [self.nodes.would(node)] if state.ready else []
         return lines
 
-    def _refuse_unready(self, session: Session, node: str, state: State) -> None:
-        """A VM that runs is not shut down under a node that cannot be drained; one that is off may start."""
-        if not state.ready and session.backend.read(session.vm).power is Power.RUNNING:
-            raise ChangeRejected(
-                f"the node {node} is not Ready, so it cannot be drained",
-                evidence=f"{session.vm.name} runs, and its node is not Ready; nothing was touched",
-                cure=f"see why: kubectl describe node {node}; or do this one without --drain-nodes",
-            )
-
     def carry_out(self, member: Member, tell: Tell) -> Report:
         """Do what was agreed to, and nothing else."""
-        started: list[Step] = []
+        seen: set[Step] = set()
 
         def telling(step: Step, detail: str) -> None:
-            if step is Step.START:
-                started.append(step)
+            seen.add(step)
             tell(step, detail)
 
         session = self.doing.session(member, telling)
         manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
-        with self._knowing_power(member, session):
+
+        def reach() -> Report:
+            return self.doing._kept(session, engine.reach(session, self.goal, manner))
+
+        with self._alone(session), self._knowing_power(member, session):
             if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
-                report = engine.reach(session, self.goal, manner)
+                report = reach()
             else:
-                report = self._while_away(self.nodes, member, session, manner, started)
-        if not started:
+                node = self.node_names[member.written]
+                ahead = partial(self._ahead, session, manner.consent)
+                report = while_away(self.nodes, node, session, ahead, reach, seen, tell)
+        if Step.START not in seen:
             self.left_off.add(member.written)
-        return self.doing._kept(session, report)
+        return report
+
+    def _ahead(self, session: Session, consent: Callable[[Plan], None]) -> Report:
+        """What would be done by now; refused where that is not what was agreed to."""
+        plan = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
+        if not plan.planned:
+            return self.doing._kept(session, plan)
+        consent(replace(make_plan(plan.findings), changes=plan.changes, would=plan.remains))
+        return plan
+
+    def _alone(self, session: Session) -> threading.Lock:
+        """Two profiles may lead to one VM: one of its names waits for the other, and finds it done."""
+        return self.locks.setdefault(identity(session.target.backend, session.vm), threading.Lock())
 
     @contextlib.contextmanager
     def _knowing_power(self, member: Member, session: Session) -> Iterator[None]:
@@ -224,38 +241,36 @@ class Reaching:
                 note = self.down.add if _owes_power(session) else self.down.discard
                 note(member.written)
 
-    def _while_away(
-        self, nodes: Nodes, member: Member, session: Session, manner: Manner, started: list[Step]
-    ) -> Report:
-        """Do it while the VM's node is cordoned and drained; and have it Ready again before the next one."""
-        node = self.node_names[member.written]
-        nodes.refuse_while_lost()
-        state = nodes.now(node)
-        self._refuse_unready(session, node, state)
-        again = state.ready or node in nodes.left
-        with nodes.away(node, lambda what: session.tell(Step.STOP, what)):
-            try:
-                report = engine.reach(session, self.goal, manner)
-            except Error:
-                with contextlib.suppress(PowerError):  # what went wrong before is what the user has to know
-                    if again and started:
-                        nodes.wait_ready(node)
-                raise
-            if again and started:
-                nodes.wait_ready(node)
-        return report
-
     def found(self, members: Sequence[Member]) -> list[Member]:
         """The members, each with its VM where that is known by now."""
         return [replace(member, vm=member.vm or self.doing.vms.get(member.written)) for member in members]
 
+    def same(self, members: Sequence[Member]) -> dict[str, str]:
+        """Names of a VM that one before them names, too, which only its hypervisor knew: to that one."""
+        first: dict[tuple[str, str], str] = {}
+        others: dict[str, str] = {}
+        for member in members:
+            vm, target, endpoint = self.doing.vms.get(member.written), member.target, member.endpoint
+            if vm is not None and target is not None and endpoint is not None:
+                there = address_of(target.backend, endpoint.kept)
+                known = first.setdefault((identity(target.backend, vm), there), member.written)
+                others |= {member.written: known} if known != member.written else {}
+        return others
+
     def turn(self, member: Member) -> tuple[bool, bool]:
         """What orders them: those that are down come first, so that they are up before others go down."""
-        return member.written not in self.down, self.comes_last(member)
+        return not self.comes_first(member), self.comes_last(member)
+
+    def comes_first(self, member: Member) -> bool:
+        """It is off, or a run has died when its node was about to go down."""
+        lost = self.nodes is not None and self.node_names.get(member.written) in self.nodes.lost
+        return lost or member.written in self.down
 
     def comes_last(self, member: Member) -> bool:
         """A node of the control plane is worked on after all others."""
-        return self.nodes is not None and self.nodes.state(self.node_names[member.written]).control_plane
+        return (
+            self.nodes is not None and self.nodes.cluster.state(self.node_names[member.written]).control_plane
+        )
 
     def _agreed(self, member: Member) -> Callable[[Plan], None]:
         shown = self.plans[member.written]
@@ -268,7 +283,7 @@ class Reaching:
                 raise ChangeRejected(
                     "what has to be done is not any more what was agreed to",
                     evidence=f"it {'; '.join((*would, *minded))}",
-                    cure="nothing was touched; run this again to see the new plan",
+                    cure="the VM was not touched; run this again to see the new plan",
                 )
 
         return consent

@@ -1,4 +1,4 @@
-"""Nodes that a run cordoned before it died: a new run over them uncordons them."""
+"""Nodes that a run cordoned, or had down, before it died: one after it waits for them and uncordons them."""
 
 from __future__ import annotations
 
@@ -6,51 +6,86 @@ from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from nestvirt.errors import Busy, JournalError
+from nestvirt.errors import Busy, ChangeRejected, JournalError
 from nestvirt.fleet.nodes import Nodes
-from nestvirt.fleet.record import FleetRecord, FleetRuns
+from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
 
 
 @dataclass
 class Leftovers:
-    """What becomes of nodes, in the record of this run and in those that were left.
+    """What becomes of nodes, in the record of this run and in those that were left; see Notes.
 
     Attributes:
         open_things: closes the records that were left, which are locked until then.
         own: this run's record; None before there is something to be changed.
+        resumed: the run that is gone on with; its record is this run's own.
+        found: the nodes that are to be uncordoned, and which run has left them so.
     """
 
     runs: FleetRuns
     open_things: ExitStack
     own: FleetRecord | None = None
+    resumed: Recorded | None = None
+    found: dict[str, str] = field(default_factory=dict)
     _held: dict[str, list[FleetRecord]] = field(default_factory=dict)
 
-    def take_up(self, nodes: Nodes, wanted: Set[str]) -> Iterator[str]:
+    def take_up(self, nodes: Nodes, wanted: Set[str], *, look: bool = False) -> Iterator[str]:
         """Have those of this run's nodes uncordoned that earlier runs left so; what to say of each.
 
-        A node counts by its uid, so that none of another cluster is taken for it. A run that is still under
-        way keeps its nodes; nodes that are none of this run's are only told of.
+        Nodes that were down then, and not seen back, are waited for, whose ever they are. A node counts by
+        its uid, so that none of another cluster is taken for it. A run that is still under way keeps its
+        nodes; cordoned nodes that are none of this run's are only told of.
+
+        Args:
+            look: leave the records as they are, as in a dry run.
+
+        Raises:
+            ChangeRejected: the run that is gone on with was on another cluster.
+            Error: the cluster cannot be asked.
         """
-        for run in self.runs.runs():
-            if not run.cordoned:
+        for run in [run for run in self.runs.runs() if run.cordoned or run.away]:
+            own = self.resumed is not None and run.id == self.resumed.id
+            if own:
+                _refuse_elsewhere(nodes, run)
+                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), None)
                 continue
             with ExitStack() as closing:
-                try:
-                    record = closing.enter_context(self.runs.reopen(run))
-                    run = self.runs.find(run.id, run.command)  # as it is now that nobody else can write it
-                except (Busy, JournalError):
-                    continue
-                here = [node for node, uid in run.cordoned.items() if nodes.is_here(node, uid)]
-                if not wanted.isdisjoint(here):
+                record = None
+                if not look:
+                    try:
+                        record = closing.enter_context(self.runs.reopen(run))
+                        run = self.runs.find(
+                            run.id, run.command
+                        )  # as it is now that nobody else can write it
+                    except (Busy, JournalError):
+                        continue
+                yield from self._taken(nodes, run, wanted, record)
+                if any(record in held for held in self._held.values()):
                     self.open_things.push(closing.pop_all())
-            for node in here:
-                said = f"run {run.id} has left the node {node} cordoned"
-                if node in wanted:
-                    self._held.setdefault(node, []).append(record)
-                    nodes.left.add(node)
-                    yield f"{said}; this one uncordons it"
-                else:
-                    yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
+
+    def _taken(
+        self, nodes: Nodes, run: Recorded, wanted: Set[str], record: FleetRecord | None
+    ) -> Iterator[str]:
+        """One run's."""
+        held = [record] if record is not None else []
+        for node, away in run.away.items():
+            if nodes.cluster.has(node, away.uid):
+                nodes.remember(node, away.boot, away.since)
+                self._held.setdefault(node, []).extend(held)
+        for node, uid in run.cordoned.items():
+            if not nodes.cluster.has(node, uid):
+                continue
+            said = f"run {run.id} has left the node {node} cordoned"
+            if node in wanted:
+                self._held.setdefault(node, []).extend(held)
+                self.found[node] = run.id
+                nodes.left.add(node)
+                yield f"{said}; this one uncordons it"
+            else:
+                yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
+
+    def _records(self, node: str) -> list[FleetRecord]:
+        return [*([self.own] if self.own is not None else []), *self._held.get(node, [])]
 
     def cordoning(self, node: str, uid: str) -> None:
         """See Notes."""
@@ -59,5 +94,27 @@ class Leftovers:
 
     def uncordoned(self, node: str) -> None:
         """See Notes."""
-        for record in (*([self.own] if self.own is not None else []), *self._held.pop(node, [])):
+        for record in self._records(node):
             record.uncordoned(node)
+
+    def leaving(self, node: str, uid: str, boot: str) -> None:
+        """See Notes."""
+        if self.own is not None:
+            self.own.leaving(node, uid, boot)
+
+    def back(self, node: str) -> None:
+        """See Notes."""
+        for record in self._records(node):
+            record.back(node)
+
+
+def _refuse_elsewhere(nodes: Nodes, run: Recorded) -> None:
+    """Where a run's nodes are not, it is not gone on with."""
+    for node, uid in run.cordoned.items():
+        if not nodes.cluster.has(node, uid):
+            raise ChangeRejected(
+                f"{nodes.cluster.place} does not have the node {node} that run {run.id} has cordoned",
+                evidence=f"its uid was {uid}; nothing was touched" if uid else "nothing was touched",
+                cure="give that run's cluster: --context NAME; where the node is gone for good, begin a new "
+                "run with the same targets",
+            )

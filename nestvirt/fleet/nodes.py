@@ -7,22 +7,20 @@ What somebody else had cordoned stays so. The cluster is asked through kubectl, 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nestvirt.backends.base import moments
-from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, PowerError, TargetError
-from nestvirt.kata.api import Object, name_of
-from nestvirt.kata.kube import Kube
-from nestvirt.printable import printable
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error, Interrupted, JournalError, PowerError
+from nestvirt.fleet.cluster import Cluster, State, state_of
 
-CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 GRACE = 30.0
 """Seconds that kubectl's drain gets beyond its own time limit."""
+STALE = 60.0
+"""Seconds for which a node that is gone may still be called Ready; the cluster itself waits 40 to 50."""
 
 
 class Notes(Protocol):
@@ -34,21 +32,32 @@ class Notes(Protocol):
     def uncordoned(self, node: str) -> None:
         """It is not cordoned any more."""
 
+    def leaving(self, node: str, uid: str, boot: str) -> None:
+        """It is about to go down; the boot tells what it is now from what it is when it is back."""
 
-@dataclass(frozen=True)
-class State:
-    """What the cluster says of a node.
+    def back(self, node: str) -> None:
+        """It is Ready again, or has not been down."""
+
+
+@dataclass
+class Trip:
+    """A node that is away.
 
     Attributes:
-        boot: what differs after each of its starts.
-        uid: what no other node has, of any cluster.
+        before: how it stood.
+        awaited: whether it is to be Ready again afterwards.
+        drained: whether it was, for this.
+        stopped: whether its VM was off; who works on the VM says so.
+        started: whether its VM was started afterwards; likewise.
+        ended: whether it is known what came of it.
     """
 
-    ready: bool
-    cordoned: bool
-    boot: str
-    control_plane: bool
-    uid: str = ""
+    before: State
+    awaited: bool
+    drained: bool = False
+    stopped: bool = False
+    started: bool = False
+    ended: bool = False
 
 
 @dataclass
@@ -59,132 +68,152 @@ class Nodes:
         timeout: seconds for each of: the drain, and that a node is Ready again.
         empty_dirs: whether pods with data in emptyDir volumes may be evicted, and lose it.
         notes: where it is written down; nobody's before there is something to be changed.
-        left: nodes that are to be uncordoned: this run, or one before it, had cordoned them and died.
-        lost: nodes that this run has had away, and that did not come back, with the boot before.
+        left: nodes that are to be uncordoned: this run, or one before it, had cordoned them.
+        lost: nodes that this run, or one before it, has had down and not seen back, with the boot before;
+            empty where any boot will do.
+        of_run: nodes whose VMs are of this run, and run.
+        due: nodes that are down at this moment, or are to be started first: it is --batch that counts them.
+        in_haste: whether the user wants to wait for nothing more.
     """
 
-    kube: Kube
+    cluster: Cluster
     notes: Notes | None
     timeout: float
     empty_dirs: bool = False
     left: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
-    _place: str | None = None
-    _known: Mapping[str, State] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def state(self, node: str) -> State:
-        """How a node stood when the cluster was first asked.
-
-        Raises:
-            TargetError: the cluster has no such node.
-        """
-        known = self._all()
-        if node not in known:
-            raise TargetError(
-                f"{self.kube.place} has no node {printable(node, 100)!r}",
-                evidence=printable(f"it has: {', '.join(sorted(known)[:20])}", 600),
-                cure='say what the node is called, in the fleet file: [targets."backend:name"] node = "…"',
-            )
-        return known[node]
-
-    def _all(self) -> Mapping[str, State]:
-        with self._lock:
-            if self._known is None:
-                self._known = {name_of(found): _state(found) for found in self.kube.list("nodes")}
-            return self._known
-
-    def is_here(self, node: str, uid: str) -> bool:
-        """Whether this cluster has that very node."""
-        found = self._all().get(node)
-        return found is not None and uid in ("", found.uid)
-
-    def take_up(self, run: str, cordoned: Mapping[str, str]) -> None:
-        """Have those uncordoned that a run, now gone on with, had cordoned: names and their uids.
-
-        Raises:
-            ChangeRejected: this is another cluster.
-        """
-        for node, uid in cordoned.items():
-            if not self.is_here(node, uid):
-                raise ChangeRejected(
-                    f"{self.place} does not have the node {node} that run {run} has cordoned",
-                    evidence=f"its uid was {uid}; nothing was touched" if uid else "nothing was touched",
-                    cure="give that run's cluster: --context NAME; where the node is gone for good, begin "
-                    "a new run with the same targets",
-                )
-            self.left.add(node)
-
-    @property
-    def place(self) -> str:
-        """Which cluster this is, for people, by the name of its context."""
-        if self._place is None:
-            place = self.kube.place
-            if self.kube.context is None:
-                with contextlib.suppress(Error):  # it has none; what is asked of it next says more
-                    said = self.kube.run("config", "current-context").decode(errors="replace").strip()
-                    place = printable(said, 100) or place
-            self._place = place
-        return self._place
+    of_run: set[str] = field(default_factory=set)
+    due: set[str] = field(default_factory=set)
+    in_haste: Callable[[], bool] = lambda: False
+    _waited: set[str] = field(default_factory=set)  # for whom the time is over
 
     def would(self, node: str) -> str:
         """What is done to a node that is Ready, as a dry run says it."""
         lost = ", and pods with emptyDir volumes lose their data" if self.empty_dirs else ""
-        return f"it would drain node {node} of {self.place} first{lost}"
+        return f"it would drain node {node} of {self.cluster.place} first{lost}"
+
+    def remember(self, node: str, boot: str, since: float) -> None:
+        """An earlier run has had it down, and did not see it back; ``since`` is when, by the clock."""
+        stale = time.time() - since > self.timeout + STALE  # then Ready is Ready, whatever its boot
+        self.lost[node] = "" if stale else boot
 
     @contextmanager
-    def away(self, node: str, tell: Callable[[str], None]) -> Iterator[None]:
-        """Cordon and drain a node that is Ready; whatever happens then, uncordon what was cordoned here."""
-        before = self.now(node)
-        ours = node in self.left or (before.ready and not before.cordoned)
-        if ours and node not in self.left and self.notes is not None:
-            self.notes.cordoning(node, before.uid)
+    def away(self, node: str, tell: Callable[[str], None], *, drain: bool) -> Iterator[Trip]:
+        """Have a node drained, and Ready again afterwards, and uncordoned if it was cordoned here.
+
+        A node that does not come back stays cordoned.
+
+        Args:
+            node: whose VM may go down meanwhile.
+            tell: told of what takes its time.
+            drain: whether its VM runs; else there is nothing to be drained.
+
+        Raises:
+            ChangeRejected: another one of the run is not back, or not Ready.
+            PowerError: it was not Ready again in time.
+            Interrupted: the user's wish to stop, after the drain.
+        """
+        if drain:
+            self._have_others_back(node, tell)
+        before = self.cluster.now(node)
+        ours = node in self.left or (drain and not before.cordoned)
+        trip = Trip(before, awaited=drain or before.ready or node in self.left or node in self.lost)
         failure: Error | None = None
+        self.due.add(node)
         try:
-            if before.ready:
-                tell(f"cordoning and draining {node}")
-                self.kube.run("cordon", node)
-                self._drain(node)
-            yield
+            if drain:
+                self._drain(node, before, tell, ours=ours and node not in self.left)
+                trip.drained = True
+            if self.notes is not None:
+                self.notes.leaving(node, before.uid, before.boot)
+            self.lost[node] = before.boot
+            yield trip
+            self._ended(node, trip)
+        except KeyboardInterrupt as wish:
+            if not trip.drained:
+                raise
+            failure = Interrupted(f"stopped when its node {node} was drained", cure="the VM was not touched")
+            raise failure from wish
         except Error as error:
             failure = error
+            if trip.drained and not trip.stopped:
+                failure.cure = "; ".join(filter(None, (failure.cure, f"its node {node} was drained")))
             raise
         finally:
+            with contextlib.suppress(Error):  # what went wrong before is what the user has to know
+                self._ended(node, trip)
             if ours:  # nothing is told here: a wish to stop would be raised at it
                 self._give_back(node, failure)
 
-    def _give_back(self, node: str, failure: Error | None) -> None:
-        """Uncordon it; what is wrong with that is no fault of its VM, and is tried once more at the end."""
-        try:
-            self.uncordon(node)
-        except Error:
-            self.left.add(node)
-            if failure is not None:
-                still = f"the node {node} may still be cordoned: kubectl uncordon {node}"
-                failure.cure = "; ".join(filter(None, (failure.cure, still)))
+    def _have_others_back(self, node: str, tell: Callable[[str], None]) -> None:
+        """Before this one is drained: no other is away that was, nor not Ready, nor cordoned by this run."""
+        for other in sorted(self.lost.keys() - self.due - self._waited - {node}):
+            tell(f"waiting for the node {other}")
+            with contextlib.suppress(PowerError):
+                self.wait_ready(other)
+        now = self.cluster.all_now()
+        for other in sorted((self.of_run | self.lost.keys()) & now.keys() - self.due - {node}):
+            if not now[other].ready or now[other].boot == self.lost.get(other):
+                raise ChangeRejected(
+                    f"the node {other} is not Ready, so that no other is drained",
+                    evidence=f"it was down in a run, and is not back in {self.cluster.place}"
+                    if other in self.lost
+                    else f"its VM is one of this run's; {self.cluster.place} says so",
+                    cure=f"see why: kubectl describe node {other}; or begin a run without it. Nothing of "
+                    f"{node} was touched",
+                )
+            self._is_back(other)
+        for other in sorted(self.left - self.due - {node}):
+            try:
+                self.uncordon(other)
+            except Error as error:
+                raise ChangeRejected(
+                    f"the node {other} is cordoned still, so that no other is drained",
+                    evidence=f"{error.message}: {error.evidence}",
+                    cure=f"{error.cure}. Nothing of {node} was touched",
+                ) from error
 
-    def now(self, node: str) -> State:
-        """How a node stands now: others may have cordoned it since the run began."""
-        self.state(node)
-        found = self.kube.get("nodes", node)
-        with self._lock:
-            if found is not None and self._known is not None:
-                self._known = {**self._known, node: _state(found)}
-        return self.state(node)
-
-    def _drain(self, node: str) -> None:
+    def _drain(self, node: str, before: State, tell: Callable[[str], None], *, ours: bool) -> None:
+        tell(f"cordoning and draining {node}")
+        if ours and self.notes is not None:
+            self.notes.cordoning(node, before.uid)
         words = ["--ignore-daemonsets", f"--timeout={self.timeout:.0f}s"]
         words += ["--delete-emptydir-data"] if self.empty_dirs else []
+        self.cluster.kube.run("cordon", node)
         try:
-            replace(self.kube, timeout=self.timeout + GRACE).run("drain", node, *words)
+            replace(self.cluster.kube, timeout=self.timeout + GRACE).run("drain", node, *words)
         except Error as error:
             error.cure = f"see what holds its pods: kubectl drain {node} --dry-run=server; {error.cure}"
             raise
 
-    def uncordon(self, node: str) -> None:
-        """Uncordon what this run, or this run before it died, has cordoned."""
+    def _ended(self, node: str, trip: Trip) -> None:
+        """Its VM is as it will be: have the node Ready again, if it was started."""
+        self.due.discard(node)
+        if trip.ended:
+            return
+        trip.ended = True
+        if trip.started and trip.awaited:
+            self.wait_ready(node)
+        elif trip.started or not trip.stopped:
+            self._is_back(node)
+
+    def _give_back(self, node: str, failure: Error | None) -> None:
+        """Uncordon it, if it is back. What is wrong with that is no fault of its VM, and is tried again."""
         try:
-            self.kube.patient(self.timeout).run("uncordon", node)
+            if node not in self.lost:
+                self.uncordon(node)
+                return
+        except Error:
+            pass
+        self.left.add(node)
+        if failure is not None:
+            still = f"the node {node} may still be cordoned: kubectl uncordon {node}"
+            failure.cure = "; ".join(filter(None, (failure.cure, still)))
+
+    def uncordon(self, node: str) -> None:
+        """Uncordon what this run, or one before it, has cordoned."""
+        try:
+            self.cluster.kube.patient(self.timeout).run("uncordon", node)
         except Error as error:
             error.cure = f"do it by hand: kubectl uncordon {node}; {error.cure}"
             raise
@@ -192,57 +221,59 @@ class Nodes:
         if self.notes is not None:
             self.notes.uncordoned(node)
 
+    def give_back(self, node: str) -> None:
+        """At the end of a run, uncordon one that is left; it has to be Ready by then.
+
+        Raises:
+            PowerError: it is not.
+        """
+        now = self.cluster.now(node)
+        if not now.ready or now.boot == self.lost.get(node):
+            try:
+                if node in self._waited:
+                    raise self._late(node, "it was waited for")
+                self.wait_ready(node)
+            except PowerError as error:
+                error.cure += f"; it stays cordoned until you do: kubectl uncordon {node}"
+                raise
+        self._is_back(node)
+        self.uncordon(node)
+
     def wait_ready(self, node: str) -> None:
         """Return when it is Ready again: of another boot than before, for a node is called so for a while.
 
         Raises:
             PowerError: it was not in time.
         """
-        before, seen = self.state(node), "it was not to be found"
+        before, seen = self.lost.get(node, ""), "it was not to be found"
         for _ in moments(time.monotonic() + self.timeout):
             try:
-                found = self.kube.get("nodes", node)
+                found = self.cluster.kube.get("nodes", node)
             except ConnectionFailed as error:  # its API server may be on that very node
                 seen = f"{error.message}: {error.evidence}"
                 continue
-            if found is None:
-                continue
-            now = _state(found)
-            if now.ready and now.boot != before.boot:
-                return
-            seen = "its kubelet has not reported since its start" if now.ready else "it is not Ready"
-        self.lost[node] = before.boot
-        raise PowerError(
-            f"the node {node} was not Ready within {self.timeout:.0f} s",
+            if found is not None:
+                now = state_of(found)
+                if now.ready and (now.boot != before or not before):
+                    self._is_back(node)
+                    return
+                seen = "its kubelet has not reported since its start" if now.ready else "it is not Ready"
+            if self.in_haste():
+                seen = f"the run was stopped; {seen}"
+                break
+        self._waited.add(node)
+        raise self._late(node, seen)
+
+    def _late(self, node: str, seen: str) -> PowerError:
+        late = "is not Ready yet" if self.in_haste() else f"was not Ready within {self.timeout:.0f} s"
+        return PowerError(
+            f"the node {node} {late}",
             evidence=seen,
             cure=f"see why: kubectl describe node {node}",
         )
 
-    def refuse_while_lost(self) -> None:
-        """No node goes down while one that was down before it has not come back.
-
-        Raises:
-            ChangeRejected: there is such a one.
-        """
-        for node, boot in sorted(self.lost.items()):
-            state = self.now(node)
-            if not state.ready or state.boot == boot:
-                raise ChangeRejected(
-                    f"the node {node} is not Ready, so that no other is drained",
-                    evidence=f"it was down in this run, and is not back in {self.place}; nothing was touched",
-                    cure=f"see why: kubectl describe node {node}",
-                )
-            self.lost.pop(node, None)
-
-
-def _state(node: Object) -> State:
-    status, metadata = node.get("status") or {}, node.get("metadata") or {}
-    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
-    labels = metadata.get("labels") or {}
-    return State(
-        ready=conditions.get("Ready") == "True",
-        cordoned=bool((node.get("spec") or {}).get("unschedulable")),
-        boot=str((status.get("nodeInfo") or {}).get("bootID") or ""),
-        control_plane=any(label in labels for label in CONTROL_PLANE),
-        uid=str(metadata.get("uid") or ""),
-    )
+    def _is_back(self, node: str) -> None:
+        self._waited.discard(node)
+        if self.lost.pop(node, None) is not None and self.notes is not None:
+            with contextlib.suppress(JournalError):  # then the next run looks for itself
+                self.notes.back(node)

@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,25 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from nestvirt.errors import Busy, Error, JournalError, TargetError
+from nestvirt.fleet.node_lines import NODE_EVENTS, Away, NodeLines, of_nodes
 from nestvirt.fleet.selection import Known, Member
 from nestvirt.model import Ending, Target
 
 SCHEMA_VERSION = 1
 DETAILS = ("ssh", "ssh_config", "node")
-
-
-@dataclass(frozen=True)
-class Away:
-    """A node that a run has had down.
-
-    Attributes:
-        boot: what it was before; see State.
-        since: when, in seconds of the clock.
-    """
-
-    uid: str
-    boot: str
-    since: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ class Recorded:
         return map(str, self.names)
 
 
-class FleetRecord:
+class FleetRecord(NodeLines):
     """A run's file, open and locked for the next lines; a context manager."""
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
@@ -131,26 +117,6 @@ class FleetRecord:
     def ended(self, target: str, ending: Ending, *, down: bool = False) -> None:
         """Note how it ended, and whether the run has shut it down and may have left it off."""
         self._write(event="ended", target=target, ending=ending, **({"down": True} if down else {}))
-
-    def cordoning(self, node: str, uid: str) -> None:
-        """Note that a node is about to be cordoned, which nobody had cordoned."""
-        self._write(event="cordon", node=node, uid=uid)
-
-    def uncordoned(self, node: str) -> None:
-        """Note that it is not cordoned any more."""
-        self._write(event="uncordon", node=node)
-
-    def cluster(self, uid: str) -> None:
-        """Note which cluster's nodes the VMs are."""
-        self._write(event="cluster", uid=uid)
-
-    def leaving(self, node: str, uid: str, boot: str) -> None:
-        """Note that a node is about to go down."""
-        self._write(event="away", node=node, uid=uid, boot=boot, since=time.time())
-
-    def back(self, node: str) -> None:
-        """Note that it is Ready again, or has not been down."""
-        self._write(event="back", node=node)
 
     def end(self) -> None:
         """Note that the run came to its end, whatever came of its targets."""
@@ -356,33 +322,13 @@ def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
                     broken[target] = None
                 else:
                     broken.pop(target, None)
-            case {"event": "cluster" | "cordon" | "uncordon" | "away" | "back"}:
-                pass  # see _of_nodes
+            case {"event": event} if event in NODE_EVENTS:
+                pass  # see of_nodes
             case {"event": "end"}:
                 ended = True
             case _:
                 raise ValueError(f"unknown line: {line}")
-    return replace(run, endings=endings, broken=tuple(broken), ended=ended, **_of_nodes(lines))
-
-
-def _of_nodes(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the lines say of Kubernetes' nodes."""
-    cordoned: dict[str, str] = {}
-    away: dict[str, Away] = {}
-    cluster = ""
-    for line in lines:
-        match line:
-            case {"event": "cluster", "uid": uid}:
-                cluster = str(uid)
-            case {"event": "cordon", "node": node}:
-                cordoned[node] = str(line.get("uid") or "")
-            case {"event": "uncordon", "node": node}:
-                cordoned.pop(node, None)
-            case {"event": "away", "node": node}:
-                away[node] = Away(str(line["uid"]), str(line["boot"]), float(line["since"]))
-            case {"event": "back", "node": node}:
-                away.pop(node, None)
-    return {"cordoned": cordoned, "away": away, "cluster": cluster}
+    return replace(run, endings=endings, broken=tuple(broken), ended=ended, **of_nodes(lines))
 
 
 def _meant(line: Mapping[str, Any]) -> dict[str, Any]:

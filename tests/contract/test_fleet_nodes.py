@@ -147,7 +147,7 @@ def test_a_vm_that_is_off_does_not_end_the_run_and_its_node_is_let_be(
     assert played.cordoned_when_down - {("worker-1",)} == {("worker-2", "worker-2"), (MASTER, MASTER)}
 
 
-def test_the_vm_of_a_node_that_is_not_ready_is_left_running(
+def test_the_vm_of_a_node_that_is_not_ready_is_left_running_and_so_are_the_others(
     cluster: Cluster, fleet: MemoryFleet, played: Kubelets
 ) -> None:
     cluster.add("worker-3", Machine(ready=False))
@@ -157,7 +157,8 @@ def test_the_vm_of_a_node_that_is_not_ready_is_left_running(
     assert (error["kind"], "worker-3 is not Ready" in error["message"]) == ("ChangeRejected", True)
     assert "worker-3" not in played.down
     assert "boots" not in fleet.vms()["worker-3"]
-    assert rows["memory:id-worker-2"]["ending"] == "pass"
+    assert "worker-3 is not Ready" in rows["memory:id-worker-1"]["error"]["message"]
+    assert (played.down, played.cordoned()) == ([], ())
 
 
 def test_the_plan_names_each_node_its_cluster_and_what_will_be_lost(

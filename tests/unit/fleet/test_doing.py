@@ -12,6 +12,7 @@ import pytest
 
 from nestvirt.engine import Manner, Step
 from nestvirt.errors import ChangeRejected
+from nestvirt.fleet.cluster import Cluster
 from nestvirt.fleet.doing import PAGE, Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints
 from nestvirt.fleet.nodes import Nodes
@@ -248,7 +249,7 @@ def test_under_a_node_that_is_not_ready_a_vm_is_started_and_never_stopped(
         "node = {'metadata': {'name': 'a'}, 'spec': {'unschedulable': True}, 'status': state}\n"
         "if '--raw' in argv: say(json.dumps(node if '/nodes/a' in argv[-1] else {'items': [node]}))\n"
     )
-    nodes = Nodes(kubectl.kube, None, 20, left={"a"})
+    nodes = Nodes(Cluster(kubectl.kube), None, 20, left={"a"})
     work = replace(reaching(fleet, [member]), nodes=nodes)
     if running:
         with pytest.raises(ChangeRejected, match="a is not Ready"):

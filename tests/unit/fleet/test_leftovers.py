@@ -6,6 +6,10 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from nestvirt.errors import ChangeRejected
+from nestvirt.fleet.cluster import Cluster
 from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRuns
@@ -21,7 +25,7 @@ def cluster(folder: Path) -> Nodes:
     kubectl = FakeKubectl(folder)
     listing = json.dumps({"items": [{"metadata": {"name": n, "uid": f"uid-of-{n}"}} for n in "ab"]})
     kubectl.behave(f"say({listing!r})")
-    return Nodes(kubectl.kube, None, 5)
+    return Nodes(Cluster(kubectl.kube), None, 5)
 
 
 def left(runs: FleetRuns, **cordoned: str) -> str:
@@ -63,6 +67,49 @@ def test_a_node_that_is_none_of_this_run_is_told_of_and_its_run_can_be_gone_on_w
         assert said.endswith(f"nestvirt enable --resume {died}")
         runs.reopen(runs.find(died, "enable")).__exit__()
     assert nodes.left == set()
+
+
+def test_what_was_down_then_is_waited_for_whose_ever_it_is_and_its_record_told(tmp_path: Path) -> None:
+    runs, nodes = FleetRuns(tmp_path), cluster(tmp_path)
+    with runs.begin("enable", MEMBERS, {}) as record:
+        for node in "abc":
+            record.leaving(node, f"uid-of-{node}", "boot-1")
+        record.back("a")
+    with ExitStack() as open_things:
+        nodes.notes = notes = Leftovers(runs, open_things)
+        assert list(notes.take_up(nodes, set())) == []
+        assert nodes.lost == {"b": "boot-1"}  # c is none of this cluster's
+        notes.back("b")
+    assert set(runs.find(record.id, "enable").away) == {"c"}
+
+
+def test_of_the_run_that_is_gone_on_with_all_nodes_count_and_its_record_is_this_ones(tmp_path: Path) -> None:
+    runs, nodes = FleetRuns(tmp_path), cluster(tmp_path)
+    died = runs.find(left(runs, a="uid-of-a", b=""), "enable")
+    with ExitStack() as open_things:
+        own = open_things.enter_context(runs.reopen(died))
+        notes = Leftovers(runs, open_things, own=own, resumed=died)
+        assert len(list(notes.take_up(nodes, set()))) == 2
+        assert (nodes.left, notes.found) == ({"a", "b"}, {"a": died.id, "b": died.id})
+        notes.uncordoned("a")
+    assert runs.find(died.id, "enable").cordoned == {"b": ""}
+
+
+def test_a_run_is_not_gone_on_with_where_its_nodes_are_not(tmp_path: Path) -> None:
+    runs, nodes = FleetRuns(tmp_path), cluster(tmp_path)
+    died = runs.find(left(runs, a="uid-of-another-a"), "enable")
+    with ExitStack() as open_things:
+        notes = Leftovers(runs, open_things, resumed=died)
+        with pytest.raises(ChangeRejected, match=f"run {died.id} has cordoned") as caught:
+            list(notes.take_up(nodes, {"a"}, look=True))
+    assert "--context" in caught.value.cure
+
+
+def test_who_only_looks_leaves_the_records_alone(tmp_path: Path) -> None:
+    runs, nodes = FleetRuns(tmp_path), cluster(tmp_path)
+    died = runs.find(left(runs, a="uid-of-a"), "enable")
+    with runs.reopen(died), ExitStack() as open_things:
+        assert len(list(Leftovers(runs, open_things).take_up(nodes, {"a"}, look=True))) == 1
 
 
 def test_a_run_that_is_under_way_keeps_its_nodes(tmp_path: Path) -> None:
