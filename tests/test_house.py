@@ -26,7 +26,7 @@ VAGUE = {"utils", "helpers", "common", "core", "manager"}
 ROWS = (
     {"nestvirt", "errors", "printable", "runbooks"},
     {"model", "configfile", "settings_table", "tls"},
-    {"plan", "settings", "guest"},
+    {"plan", "settings", "guest", "replay"},
     {"backends"},
     {"engine", "journal", "report", "report_fleet", "report_list", "report_html", "junit", "nagios"},
     {"fleet", "kata", "api"},

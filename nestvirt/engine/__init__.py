@@ -263,13 +263,19 @@ def _way_back(run: str, changes: Sequence[Change]) -> str:
 
 @contextmanager
 def _locked(session: Session, manner: Manner) -> Iterator[None]:
-    """The VM's lock, and that of a host that is changed along; a dry run needs none, and leaves no trace."""
+    """The VM's lock, and that of a host that is changed along; a dry run takes none, and leaves no trace.
+
+    Raises:
+        Busy: another run has one. What a dry run would say of that VM might be wrong a moment later.
+    """
+    host = session.backend.endpoint.get("host_id")
+    named = [(session.target.backend, session.vm), *([("host", Vm(host, "its host"))] if host else [])]
     with ExitStack() as locks:
-        if not manner.dry_run:
-            locks.enter_context(session.journal.lock(session.target.backend, session.vm))
-            host = session.backend.endpoint.get("host_id")
-            if host:
-                locks.enter_context(session.journal.lock("host", Vm(host, "its host")))
+        for backend, vm in named:
+            if manner.dry_run:
+                session.journal.refuse_under_way(backend, vm)
+            else:
+                locks.enter_context(session.journal.lock(backend, vm))
         yield
 
 

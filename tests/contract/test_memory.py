@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from nestvirt import backends, engine
-from nestvirt.engine import Step
-from nestvirt.errors import Interrupted, JournalError
+from nestvirt.engine import Manner, Step
+from nestvirt.errors import Busy, Interrupted, JournalError
 from nestvirt.journal import Journal
 from nestvirt.model import Power
-from tests.contract.conformance import MANNER, OFF, ON, Conformance
+from tests.contract.conformance import MANNER, OFF, ON, Conformance, agree
 from tests.contract.rig import Seen
 from tests.peers import memory
 
@@ -159,3 +159,21 @@ class TestMemory(Conformance):
             engine.reach(self.session(rig, journal, name, press), OFF, MANNER)
         assert json.loads(rig.see(name).stored)["nested"] == "off"
         assert rig.see(name).running
+
+    def test_of_a_vm_that_another_run_works_on_no_plan_is_told(
+        self, rig: MemoryRig, journal: Journal
+    ) -> None:
+        name = rig.make()
+        busy: list[Step] = []
+
+        def look(step: Step, _detail: str) -> None:
+            if step in (Step.APPLY, Step.START):
+                dry = Manner(consent=agree, dry_run=True)
+                with pytest.raises(Busy):
+                    engine.reach(self.session(rig, journal, name), ON, dry)
+                with pytest.raises(Busy):
+                    engine.undo(self.session(rig, journal, name), journal.find(None), dry)
+                busy.append(step)
+
+        engine.reach(self.session(rig, journal, name, look), ON, MANNER)
+        assert busy == [Step.APPLY, Step.START]
