@@ -10,7 +10,7 @@ from nestvirt.backends.base import Listed, Listing
 from nestvirt.errors import Error, TargetError
 from nestvirt.fleet.asking import answers
 from nestvirt.fleet.endpoints import Endpoint, Endpoints, Place
-from nestvirt.fleet.entries import Entry, refuse_idle, told_of
+from nestvirt.fleet.entries import Entry, Told, refuse_idle
 from nestvirt.fleet.patterns import Pattern, parse
 from nestvirt.fleet.targetsfile import FleetFile
 from nestvirt.model import Target, Vm
@@ -72,6 +72,8 @@ class Selection:
     endpoints: Endpoints
     file: FleetFile = field(default_factory=FleetFile)
     _entries: list[Entry] = field(default_factory=list)
+    _told: Told = field(default_factory=Told)
+    _names: dict[Place, dict[str, set[Vm]]] = field(default_factory=dict)  # of those that were listed
     _found: dict[Target, Vm] = field(default_factory=dict)
 
     def of(self, names: Sequence[str | Target]) -> list[Member]:
@@ -90,9 +92,9 @@ class Selection:
         listings = self._listings(list(asked.values()), [entry.what for entry in beside])
         looked_for = [*asked.values(), *(entry.what for entry in beside)]
         self._find_few([what for what in looked_for if isinstance(what, Target)], listings)
-        for entry in self._entries:
-            if entry.asked or entry in beside:
-                self._resolve(entry, listings)
+        for entry in [*(e for e in self._entries if e.asked), *beside]:
+            self._resolve(entry, listings)
+        self._told = Told(self._entries)
         members: list[Member] = []
         for written, what in asked.items():
             members += self._members(written, what, listings)
@@ -125,7 +127,7 @@ class Selection:
                 if not vms:
                     raise nothing_meant(what, listed or ())
             else:
-                vm = self._found.get(what) or _named(what.name, listed or ())
+                vm = self._found.get(what) or self._named(what, listed or ())
                 if vm is None and not entry.asked:
                     vm = self.endpoints.at(Place.of(what)).connected().find(what.name)
                 vms = [vm] if vm is not None else []
@@ -143,7 +145,7 @@ class Selection:
             if isinstance(listed, Error):
                 raise listed
             if isinstance(what, Target):
-                vm = self._found.get(what) or _named(what.name, listed or ())
+                vm = self._found.get(what) or self._named(what, listed or ())
                 return [self._member(written, what, endpoint, vm)]
             found = [one for one in listed or () if what.matches(one)]
             if not found:
@@ -155,6 +157,18 @@ class Selection:
             for one in found
         ]
 
+    def _named(self, target: Target, listed: Sequence[Listed]) -> Vm | None:
+        """The one that is surely meant; None leaves it to the backend's own ``find``, which says why."""
+        place = Place.of(target)
+        if place not in self._names:
+            names: dict[str, set[Vm]] = {}
+            for one in listed:
+                for name in (one.name, one.vm.name, one.vm.id):
+                    names.setdefault(name, set()).add(one.vm)
+            self._names[place] = names
+        found = self._names[place].get(target.name, set())
+        return next(iter(found)) if len(found) == 1 else None
+
     def _told_of_all(self, what: Target | Pattern) -> dict[str, Mapping[str, str]]:
         """What the file says of a name; of a pattern, also of all that it may mean."""
         alike: Callable[[Target | Pattern], object] = _place if isinstance(what, Pattern) else str
@@ -163,7 +177,7 @@ class Selection:
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name
         at = (endpoint.place, vm.id) if vm is not None else None
-        told = told_of(self._entries, {written, str(target)}, at)
+        told = self._told.of({written, str(target)}, at)
         told = {key: value.replace("{name}", name) for key, value in told.items()}
         ssh, config, node = (told.get(key) for key in ("ssh", "ssh_config", "node"))
         return Member(str(target), target, endpoint, vm, ssh=ssh, ssh_config=config, node=node)
@@ -260,12 +274,6 @@ def listing_of(endpoint: Endpoint) -> Sequence[Listed] | Error:
         return list(backend.listed())
     except Error as error:
         return error
-
-
-def _named(name: str, listed: Sequence[Listed]) -> Vm | None:
-    """The one that is surely meant; None leaves it to the backend's own ``find``, which says why."""
-    found = [one for one in listed if name in (one.name, one.vm.name, one.vm.id)]
-    return found[0].vm if len(found) == 1 else None
 
 
 def nothing_meant(what: Target | Pattern, listed: Sequence[Listed]) -> TargetError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,27 @@ def test_where_a_pattern_cannot_be_resolved_it_keeps_what_the_file_tells_of_all_
     endpoints.close()
     assert gone.told == {name: told[name] for name in ("memory@gone: *", "memory@gone:b")}
     assert here.told == {}
+
+
+def test_of_many_names_and_tables_none_is_compared_with_all_others(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run over ten thousand that is gone on with has as many tables as targets."""
+    written: list[Target] = []
+    as_text = Target.__str__
+
+    def text(target: Target) -> str:
+        written.append(target)
+        return as_text(target)
+
+    monkeypatch.setattr(Target, "__str__", text)
+    names = [f"vm-{number}" for number in range(100)]
+    vms = {f"id-{name}": {"name": name, "power": "running"} for name in names}
+    fleet.path.write_text(json.dumps(vms))
+    file = FleetFile(details={f"memory:id-{name}": {"node": name} for name in names})
+    found = chosen(fleet, [f"memory:{name}" for name in names], file)
+    assert [member.node for member in found] == names
+    assert len(written) < 20 * len(names)
 
 
 def test_a_target_as_such_is_no_pattern(fleet: MemoryFleet, tmp_path: Path) -> None:
