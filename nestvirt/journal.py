@@ -163,19 +163,19 @@ class Journal:
         """The record of an earlier run, open for further lines."""
         return Record(self._runs / f"{run.id}.jsonl")
 
-    def runs(self) -> list[Run]:
-        """All runs, newest first.
+    def runs(self, only: str | None = None) -> list[Run]:
+        """All runs, newest first; or the one of an id.
 
         Raises:
             JournalError: a record, or the folder, cannot be read.
         """
         try:
-            paths = sorted((p for p in self._runs.iterdir() if p.suffix == ".jsonl"), reverse=True)
+            paths = [p for p in self._runs.iterdir() if p.suffix == ".jsonl" and only in (None, p.stem)]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _unreadable(error) from error
-        read = [self._read(path) for path in paths]
+        read = [self._read(path) for path in sorted(paths, reverse=True)]
         return [run for run in read if run is not None]
 
     def find(self, run_id: str | None, vm: str | None = None, backend: str | None = None) -> Run:
@@ -190,8 +190,8 @@ class Journal:
             JournalError: there is none, or there is nothing in it to undo.
             TargetError: there is no run of that id.
         """
-        runs = [r for r in self.runs() if r.is_of(vm, backend)]
-        found = [r for r in runs if (r.undoable if run_id is None else r.id == run_id)]
+        found = [r for r in self.runs(run_id) if r.is_of(vm, backend) and (run_id or r.undoable)]
+        runs = [] if found else [r for r in self.runs() if r.is_of(vm, backend)]
         known = ", ".join(r.id for r in runs[:5]) or "none"
         evidence, cure = f"newest runs in {self._runs}: {known}", "see all runs: nestvirt undo --list"
         if not found and run_id is not None:
@@ -238,12 +238,16 @@ class Journal:
         """A VM's runs as they are now, newest first. Which records are whose is remembered: of a fleet, each
         VM asks, and all have theirs in one folder."""
         with self._looking:
-            self._look()
+            self.look()
             paths = sorted(self._known.get(identity(backend, vm), ()), reverse=True)
         return (run for run in map(self._read, paths) if run is not None)
 
-    def _look(self) -> None:
-        """Learn whose the records are that are new."""
+    def look(self) -> None:
+        """Learn whose the records are that are new.
+
+        Raises:
+            JournalError: there is one that may be about any VM, as its first line cannot be read.
+        """
         try:
             changed, now = self._runs.stat().st_mtime_ns, time.time_ns()
             if changed == self._seen[0] and self._seen[1] - changed > SETTLED:
@@ -254,7 +258,7 @@ class Journal:
         except OSError as error:
             raise _unreadable(error) from error
         for name in sorted(new):
-            run = self._read(self._runs / name)
+            run = self._read(self._runs / name, lines=1)
             if run is not None:  # else its first line is still to be written
                 self._known.setdefault(identity(run.target.backend, run.vm), []).append(self._runs / name)
                 self._names.add(name)
@@ -271,13 +275,17 @@ class Journal:
             ) from error
         return path
 
-    def _read(self, path: Path) -> Run | None:
-        """One run; None where it died before its first line was written, and with that before anything."""
+    def _read(self, path: Path, lines: int | None = None) -> Run | None:
+        """One run; None where it died before its first line was written, and with that before anything.
+
+        Args:
+            lines: so many of its record are looked at; None: all.
+        """
         try:
             # What follows the last line end was being written when the power went.
             complete = path.read_bytes().rpartition(b"\n")[0]
-            lines = [json.loads(line) for line in complete.split(b"\n")] if complete else []
-            return replay(path.stem, lines) if lines else None
+            read = [json.loads(line) for line in complete.split(b"\n")[:lines]] if complete else []
+            return replay(path.stem, read) if read else None
         except (OSError, ValueError, KeyError, TypeError, IndexError, TargetError) as error:
             raise JournalError(
                 f"the record {path} cannot be read",

@@ -22,6 +22,7 @@ from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
 from nestvirt.errors import Error
 from nestvirt.fleet import targetsfile
+from nestvirt.fleet.apart import refuse_one_guest
 from nestvirt.fleet.doing import Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
 from nestvirt.fleet.leftovers import Leftovers
@@ -79,6 +80,7 @@ class Many:
         self.progress.rest()
         if self.recorded is None:
             selection.refuse_idle(members, some=bool(self.options["group"]))
+        refuse_one_guest(members)
         known = self.recorded.known if self.recorded is not None else {}
         return [replace(member, known=known.get(member.written)) for member in members]
 
@@ -202,7 +204,9 @@ def _reach(
     leftovers = Leftovers(runs, open_things, own=record, resumed=many.recorded)
     of_nodes = NodesOfRun.of(options, many.chosen.timeout, leftovers, many.stop)
     ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
-    reaching = Reaching(many.doing(members), goal, manner, nodes=of_nodes.nodes)
+    doing = many.doing(members)
+    doing.journal.look()  # a record that may be about any of them is one error, and no row's
+    reaching = Reaching(doing, goal, manner, nodes=of_nodes.nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
     planned = many.run("planning", left, reaching.plan, ahead, last=False)
     rows = dict(zip((m.written for m in left), planned, strict=True))
@@ -212,7 +216,7 @@ def _reach(
     rows |= {} if options["dry_run"] else _held_back(rows, pace)
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     reaching.down.update(_died_in(many, rows))
-    of_nodes.take_up(set(reaching.node_names.values()), many.progress.note, look=options["dry_run"])
+    of_nodes.take_up(reaching.nodes_of(left), many.progress.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
         recording = Recording(runs, record, reaching.down, again=True) if record is not None else None
         rows_of_all = _in_order(many, members, rows, same)

@@ -68,3 +68,27 @@ def test_one_that_cannot_be_found_any_more_takes_its_place_in_a_batch(fleet: Mem
     assert rows["memory:a"]["error"]["kind"] == "TargetError"
     assert rows["memory:b"]["ending"] == "not-begun"
     assert "boots" not in fleet.vms()["b"]
+
+
+@pytest.mark.parametrize("readable", [True, False], ids=["of one VM", "of any VM"])
+def test_an_ill_record_stands_in_the_way_only_of_the_vms_that_it_may_be_about(
+    fleet: MemoryFleet, readable: bool
+) -> None:
+    fleet.add("a")
+    fleet.run("enable", "memory:a", "--yes")
+    [path] = (fleet.state / "runs").glob("*.jsonl")
+    path.write_text(path.read_text() + "{}\n" if readable else "{}\n")
+    fleet.add("b")
+    done = fleet.run("enable", "memory: *", "--yes", "-o", "json")
+    told = json.loads(done.stdout)
+    assert done.returncode == 1
+    if readable:
+        rows = {row["target"]: row for row in told["fleet"]}
+        assert str(path) in rows["memory:id-a"]["error"]["message"]
+        assert rows["memory:id-b"]["ending"] == "pass"
+    else:
+        assert str(path) in told["error"]["message"]
+        assert "live" not in fleet.vms()["b"]
+    checked = fleet.rows("check", "memory: *")
+    assert checked["memory:id-a"]["ending"] == "pass"
+    assert "vm-run-interrupted" in [finding["check"] for finding in checked["memory:id-a"]["findings"]]

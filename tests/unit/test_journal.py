@@ -162,34 +162,72 @@ BEGIN = {
 CHANGE = {"event": "change", "setting": "cpu", "before": "a", "after": "b"}
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        pytest.param(["no JSON"], id="no JSON"),
-        pytest.param(["[]"], id="a list"),
-        pytest.param(["{}"], id="an empty object"),
-        pytest.param([b"\xff"], id="no UTF-8"),
-        pytest.param([BEGIN | {"schema_version": 2}], id="a later version"),
-        pytest.param([BEGIN | {"target": "web-01"}], id="no target"),
-        pytest.param([BEGIN | {"power": "on"}], id="unknown power state"),
-        pytest.param([BEGIN | {"vm": "web-01"}], id="no VM"),
-        pytest.param([BEGIN, CHANGE | {"before": 5}], id="a value of another type"),
-        pytest.param([BEGIN, {"event": "change", "setting": "cpu"}], id="a change without values"),
-        pytest.param([BEGIN, {"event": "kept", "value": "a"}], id="kept, but nothing was changed"),
-        pytest.param([BEGIN, {"event": "dance"}], id="unknown event"),
-        pytest.param([BEGIN, "", CHANGE], id="an empty line"),
-    ],
-)
-def test_an_unreadable_record_is_named(journal: Journal, tmp_path: Path, lines: list[object]) -> None:
-    path = tmp_path / "runs" / "20260131-101500-1a2b3c.jsonl"
-    path.parent.mkdir()
+NO_BEGIN = [
+    pytest.param(["no JSON"], id="no JSON"),
+    pytest.param(["[]"], id="a list"),
+    pytest.param(["{}"], id="an empty object"),
+    pytest.param([b"\xff"], id="no UTF-8"),
+    pytest.param([BEGIN | {"schema_version": 2}], id="a later version"),
+    pytest.param([BEGIN | {"target": "web-01"}], id="no target"),
+    pytest.param([BEGIN | {"power": "on"}], id="unknown power state"),
+    pytest.param([BEGIN | {"vm": "web-01"}], id="no VM"),
+]
+ILL_LATER = [
+    pytest.param([BEGIN, CHANGE | {"before": 5}], id="a value of another type"),
+    pytest.param([BEGIN, {"event": "change", "setting": "cpu"}], id="a change without values"),
+    pytest.param([BEGIN, {"event": "kept", "value": "a"}], id="kept, but nothing was changed"),
+    pytest.param([BEGIN, {"event": "dance"}], id="unknown event"),
+    pytest.param([BEGIN, b"\xff"], id="later no UTF-8"),
+    pytest.param([BEGIN, "", CHANGE], id="an empty line"),
+]
+ITS_VM = Vm("1", "web-01")
+
+
+def write(folder: Path, lines: list[object]) -> Path:
+    path = folder / "runs" / "20260131-101500-1a2b3c.jsonl"
+    path.parent.mkdir(exist_ok=True)
     data = [line if isinstance(line, bytes | str) else json.dumps(line) for line in lines]
     path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in data))
-    for read in (journal.runs, lambda: journal.find(None), lambda: journal.unfinished("libvirt", VM)):
+    return path
+
+
+@pytest.mark.parametrize("lines", [*NO_BEGIN, *ILL_LATER])
+def test_an_unreadable_record_is_named(journal: Journal, tmp_path: Path, lines: list[object]) -> None:
+    path = write(tmp_path, lines)
+    reads: list[Callable[[], object]] = [
+        journal.runs,
+        lambda: journal.find(None),
+        lambda: journal.unfinished("libvirt", ITS_VM),
+    ]
+    for read in reads:
         with pytest.raises(JournalError) as caught:
             read()
         assert str(path) in caught.value.message
         assert caught.value.cure
+
+
+@pytest.mark.parametrize("lines", NO_BEGIN)
+def test_one_that_may_be_about_any_vm_stands_in_the_way_of_all(
+    journal: Journal, tmp_path: Path, lines: list[object]
+) -> None:
+    write(tmp_path, lines)
+    with pytest.raises(JournalError):
+        journal.look()
+    with pytest.raises(JournalError):
+        journal.unfinished("libvirt", OTHER)
+
+
+@pytest.mark.parametrize("lines", ILL_LATER)
+def test_one_that_is_about_another_vm_stands_in_no_way(
+    journal: Journal, tmp_path: Path, lines: list[object]
+) -> None:
+    write(tmp_path, lines)
+    dead, whole = begun(journal, OTHER), applied(journal)
+    found = journal.unfinished("libvirt", OTHER)
+    assert found is not None
+    assert found.id == dead.id
+    assert journal.whole(whole.id).id == whole.id
+    journal.look()
 
 
 def test_runs_are_listed_newest_first(journal: Journal) -> None:
