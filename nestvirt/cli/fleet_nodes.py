@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from nestvirt.errors import ChangeRejected, ConnectionFailed, Error
+from nestvirt.fleet.apart import refuse_one_node
 from nestvirt.fleet.cluster import Cluster
 from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
@@ -72,21 +73,23 @@ class NodesOfRun:
         """Whether nodes are to be uncordoned."""
         return self.nodes is not None and bool(self.nodes.left)
 
-    def take_up(self, wanted: Set[str], note: Callable[[str], None], *, look: bool) -> None:
+    def take_up(self, names: Mapping[str, str], note: Callable[[str], None], *, look: bool) -> None:
         """Plan what is to be done for nodes that earlier runs have left.
 
         Args:
-            wanted: the nodes of this run.
+            names: each VM of this run to its node.
             look: only look, as in a dry run.
 
         Raises:
             ChangeRejected: the run that is gone on with was on another cluster.
+            SettingsError: two VMs are one node.
         """
         nodes = self.nodes
         if nodes is None:
             return
+        refuse_one_node(names)
         try:
-            for line in self.leftovers.take_up(nodes, wanted, look=look):
+            for line in self.leftovers.take_up(nodes, set(names.values()), look=look):
                 note(line)
         except ChangeRejected:
             raise

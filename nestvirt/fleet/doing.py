@@ -241,6 +241,12 @@ class Reaching:
                 note = self.down.add if _owes_power(session) else self.down.discard
                 note(member.written)
 
+    def nodes_of(self, members: Sequence[Member]) -> dict[str, str]:
+        """Each of those VMs, once, to what it is called as a node, as far as that is known."""
+        again = self.same(members)
+        names = [member.written for member in members if member.written not in again]
+        return {name: self.node_names[name] for name in names if name in self.node_names}
+
     def found(self, members: Sequence[Member]) -> list[Member]:
         """The members, each with its VM where that is known by now."""
         return [replace(member, vm=member.vm or self.doing.vms.get(member.written)) for member in members]

@@ -158,6 +158,23 @@ def test_a_node_that_cannot_be_uncordoned_is_the_last_one(nodes: KubeNodes) -> N
     assert nodes.cordoned() == []
 
 
+def test_two_vms_that_are_one_node_are_refused_before_anything_is_touched(
+    nodes: KubeNodes, tmp_path: Path
+) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('[groups.w]\ntargets = ["memory: *"]\n[targets."memory: *"]\nnode = "w1"\n')
+    told = nodes.fleet.run("enable", "--targets", str(file), *YES[2:], **nodes.variables)
+    assert told.returncode == 2
+    assert "two VMs have the same node 'w1'" in told.stderr
+    other = tmp_path / "other.json"
+    nodes.fleet.add("w1", path=other)
+    (tmp_path / "config.toml").write_text(f'[profiles.q]\nbackend = "memory"\npath = "{other}"\n')
+    told = nodes.fleet.run("enable", "memory:w1", "memory@q:w1", *YES[2:], **nodes.variables)
+    assert told.returncode == 2
+    assert "memory:w1 and memory@q:w1" in told.stderr
+    assert nodes.done() == []
+
+
 def made_whole(nodes: KubeNodes) -> None:
     """Have somebody enable all of them, so that only the node is left."""
     for name in ("w1", "w2"):
