@@ -362,7 +362,7 @@ class Fleet:
         run: the fleet run's own id, for ``--resume``; None where there is nothing to be resumed.
         seconds: the wall time of all.
         stopped: why the run ended before all were done; empty where it did not.
-        down: how many a run has shut down, and may have left off.
+        down: how many a run, this one or one before it, has shut down and may have left off.
     """
 
     rows: tuple[Row, ...]

@@ -218,7 +218,7 @@ def _remains(fleet: Fleet) -> Iterator[str]:
         isinstance(r.outcome, Interrupted) for r in fleet.rows
     )
     if fleet.down:
-        yield f"{fleet.down} that the run has shut down may be off still"
+        yield f"{fleet.down} may be off still, which a run has shut down"
     if fleet.run and (unfinished or fleet.down):
         yield f"to go on: nestvirt {fleet.command} --resume {fleet.run}"
     undone = [r.outcome.run for r in fleet.rows if r.changed and r.outcome is not None and r.outcome.run]

@@ -132,7 +132,7 @@ def test_while_vms_are_off_the_run_is_open_and_says_so(fleet: MemoryFleet) -> No
     away = fleet.path.rename(fleet.folder / "away.json")
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 1
-    assert "2 that the run has shut down may be off still" in out
+    assert "2 may be off still, which a run has shut down" in out
     assert f"to go on: nestvirt enable --resume {the_record(fleet).stem}" in out
     assert fleet.run("enable", "--resume", "--yes").returncode == 3  # it is away still
     away.rename(fleet.path)

@@ -206,6 +206,14 @@ def test_nothing_is_to_be_resumed_where_all_is_done() -> None:
     assert "--resume" in text_of(replace(FLEET, rows=(Row("libvirt:a", Interrupted("stopped")),)))
 
 
+def test_while_a_vm_may_be_off_there_is_something_to_be_gone_on_with() -> None:
+    ended = Fleet((ROWS["down"],), "enable", FLEET_RUN)
+    assert "to go on" not in text_of(ended)
+    text = text_of(replace(ended, down=1))
+    assert "1 may be off still, which a run has shut down" in text
+    assert f"to go on: nestvirt enable --resume {FLEET_RUN}" in text
+
+
 def test_the_same_ill_of_many_is_told_of_a_few() -> None:
     many = Fleet(tuple(Row(f"libvirt:w{n}", failing(f"libvirt:w{n}")) for n in range(1000)))
     text = text_of(many)
