@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from nestvirt.errors import Busy, ChangeRejected, JournalError
+from nestvirt.fleet.endpoints import address_of
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
+from nestvirt.journal import Run
 
 
 @dataclass
@@ -106,6 +109,27 @@ class Leftovers:
         """See Notes."""
         for record in self._records(node):
             record.back(node)
+
+
+def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
+    """What to say of a VM's node to who has put back one run on the VM, and knows nothing of nodes.
+
+    Args:
+        undone: that run.
+    """
+    backend = undone.target.backend
+    there = address_of(backend, undone.endpoint)
+    for run in [run for run in runs.runs() if run.cordoned]:
+        for name, known in run.known.items():
+            node = run.details.get(name, {}).get("node", undone.vm.name)
+            own = known.vm == undone.vm.id and address_of(backend, known.endpoint) == there
+            if own and node in run.cordoned:
+                context = run.options.get("context")
+                where = f"--context {shlex.quote(str(context))} " if context else ""
+                yield (
+                    f"run {run.id} has left its node {node} cordoned; when that is Ready: "
+                    f"kubectl {where}uncordon {shlex.quote(node)}"
+                )
 
 
 def _refuse_elsewhere(nodes: Nodes, run: Recorded) -> None:

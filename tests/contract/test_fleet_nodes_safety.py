@@ -175,6 +175,18 @@ def test_two_vms_that_are_one_node_are_refused_before_anything_is_touched(
     assert nodes.done() == []
 
 
+def test_who_undoes_the_vm_of_a_killed_run_is_told_that_its_node_is_cordoned(nodes: KubeNodes) -> None:
+    killed(nodes)
+    done = nodes.fleet.run("undo", "--yes", **nodes.variables)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "has left its node w1 cordoned; when that is Ready: kubectl --context prod uncordon w1" in told
+    nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": []}})
+    other = nodes.fleet.run("enable", "memory:w2", "--yes", **nodes.variables)
+    assert other.returncode == 0
+    assert "cordoned" not in nodes.fleet.run("undo", "--yes", **nodes.variables).stderr
+
+
 def made_whole(nodes: KubeNodes) -> None:
     """Have somebody enable all of them, so that only the node is left."""
     for name in ("w1", "w2"):
