@@ -38,6 +38,18 @@ class Interruptions(Basis):
         assert result.conclusion is Status.PASS
         assert len(second) == 1
 
+    def test_who_looks_the_vm_up_midway_by_the_same_connection_disturbs_nothing(
+        self, rig: Rig, journal: Journal
+    ) -> None:
+        name = rig.make()
+
+        def look(step: Step, _detail: str) -> None:
+            if step is Step.APPLY:
+                session.backend.find(name)
+
+        session = self.session(rig, journal, name, look)
+        assert engine.reach(session, ON, MANNER).conclusion is Status.PASS
+
     @pytest.mark.parametrize("step", CHANGING, ids=lambda s: s.name.lower())
     def test_ctrl_c_at_any_step_puts_everything_back(self, rig: Rig, journal: Journal, step: Step) -> None:
         name = rig.make()

@@ -79,8 +79,10 @@ class ProxmoxBackend:
     def find(self, name: str) -> Vm:
         """By VMID, name, or ``VMID@UUID`` as records write it; see Backend."""
         vmid, title = self._cluster.find(name)
-        self._rows[vmid] = self._pending(vmid)
-        found = f"{vmid}@{uuid_of(self._rows[vmid]) or self._api.address}"
+        rows = self._pending(vmid)
+        if vmid not in self._last:  # else a run may be at work on it, under another name
+            self._rows[vmid] = rows
+        found = f"{vmid}@{uuid_of(rows) or self._api.address}"
         if "@" in name and name != found:
             raise TargetError(
                 f"VM {vmid} is another one now",

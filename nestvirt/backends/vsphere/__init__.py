@@ -51,7 +51,7 @@ class VsphereBackend:
         self._guest = guest_of(settings)
         self._objects: dict[str, Any] = {}
         self._found: dict[str, Found] = {}
-        self._fresh: dict[str, Found] = {}  # what find has read, for the first reading of facts
+        self._fresh: dict[str, Found] = {}  # what the first find has read, for the first reading of facts
         self._tasks: dict[str, Tasks] = {}
         self._datacenters: dict[str, Any] = {}
         self._unset: set[str] = set()
@@ -89,7 +89,9 @@ class VsphereBackend:
         if found is None:
             raise _gone(name)
         vm = Vm(f"{found.uuid or _id(entity)}@{self._place}#{_id(entity)}", found.facts.name)
-        self._objects[vm.id], self._fresh[vm.id] = entity, found
+        if vm.id not in self._objects:  # else a run may be at work on it, under another name
+            self._fresh[vm.id] = found
+        self._objects[vm.id] = entity
         self._datacenters[vm.id] = found.datacenter
         return vm
 
