@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,27 +209,24 @@ def _reach(
     reaching = Reaching(doing, goal, manner, nodes=of_nodes.nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
     planned = many.run("planning", left, reaching.plan, ahead, last=False)
-    rows = dict(zip((m.written for m in left), planned, strict=True))
     pace = many.pace(reaching, planned)
-    same = reaching.same([m for m in left if rows[m.written].ending is Ending.PLAN])
-    rows |= {name: replace(rows[name], outcome=None, note=f"the same VM as {same[name]}") for name in same}
-    rows |= {} if options["dry_run"] else _held_back(rows, pace)
+    same = reaching.same([m for m, row in zip(left, planned, strict=True) if row.ending is Ending.PLAN])
+    rows = _held_back(planned, same, pace, look=options["dry_run"])
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     reaching.down.update(_died_in(many, rows))
     of_nodes.take_up(reaching.nodes_of(left), many.progress.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
         recording = Recording(runs, record, reaching.down, again=True) if record is not None else None
-        rows_of_all = _in_order(many, members, rows, same)
         if recording is not None:
-            recording.settled(rows_of_all)
-        return many.finish([*rows_of_all, *of_nodes.rows], recording)
+            recording.settled(rows.values())
+        return many.finish([*_in_order(many, members, rows, same), *of_nodes.rows], recording)
     open_things.enter_context(of_nodes.alone(reaching.doing.journal))
     fleet_plan.consent([*rows.values(), *of_nodes.rows], yes=options["yes"], quiet=many.quiet)
     if record is None:
         told = {**kept(options), **of_nodes.context}
         record = open_things.enter_context(runs.begin(many.command, reaching.found(members), told))
     recording = Recording(runs, record, reaching.down, again=many.recorded is not None)
-    recording.settled(list(rows.values()))
+    recording.settled(rows.values())
     plans = {m.written: rows[m.written].outcome for m in to_do}
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
     of_nodes.begin(record, [reaching.node_names[m.written] for m in to_do if reaching.comes_first(m)])
@@ -240,7 +237,7 @@ def _reach(
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
     rows_of_nodes = of_nodes.settle()
     rows_of_all = _in_order(many, members, rows, same)
-    recording.settled([row for row in rows_of_all if row.target in same])
+    recording.settled(row for row in rows_of_all if row.target in same)
     return many.finish([*rows_of_all, *rows_of_nodes], recording)
 
 
@@ -265,13 +262,17 @@ def _failed(row: Row) -> bool:
     return row.ending is Ending.FAIL or isinstance(row.outcome, Error)
 
 
-def _held_back(rows: Mapping[str, Row], pace: Pace) -> dict[str, Row]:
-    """Those that are not begun, as so many have failed in the plan already."""
-    if pace.failures is None or pace.failed_before < pace.failures:
-        return {}
-    note = f"{pace.failed_before} had failed already"
-    planned = [row for row in rows.values() if row.ending is Ending.PLAN]
-    return {row.target: replace(row, outcome=None, note=note) for row in planned}
+def _held_back(planned: Iterable[Row], same: Mapping[str, str], pace: Pace, *, look: bool) -> dict[str, Row]:
+    """The plan's rows by their targets, without what is not to be begun: a VM by a further name; and, but for
+    a dry run, any where so many have failed already."""
+    enough = pace.failures is not None and pace.failed_before >= pace.failures and not look
+    rows: dict[str, Row] = {}
+    for row in planned:
+        note = f"{pace.failed_before} had failed already" if enough else ""
+        note = f"the same VM as {same[row.target]}" if row.target in same else note
+        held = note and row.ending is Ending.PLAN
+        rows[row.target] = replace(row, outcome=None, note=note) if held else row
+    return rows
 
 
 def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
