@@ -240,7 +240,7 @@ class Journal:
         with self._looking:
             self.look()
             paths = sorted(self._known.get(identity(backend, vm), ()), reverse=True)
-        return (run for run in map(self._read, paths) if run is not None)
+        return (run for run in map(self._read, paths) if run is not None and vm.may_be(run.vm))
 
     def look(self) -> None:
         """Learn whose the records are that are new.

@@ -104,11 +104,18 @@ class Vm:
         id: the identity that does not change when the VM is renamed (libvirt: the UUID).
         name: what its users call it.
         hypervisor: the backend of which that is the identity, where the target's only hands over to it.
+        uuid: what tells it from another VM that has its id later, where the id is but a place (VMware: the
+            file's path); None where it has none yet.
     """
 
     id: str
     name: str
     hypervisor: str | None = None
+    uuid: str | None = field(default=None, compare=False)
+
+    def may_be(self, earlier: Vm) -> bool:
+        """Whether it may be the one that had the same id before."""
+        return earlier.uuid in (None, self.uuid)
 
 
 @dataclass(frozen=True)

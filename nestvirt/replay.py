@@ -112,7 +112,7 @@ def replay(run_id: str, lines: list[dict[str, object]]) -> Run:
         str(begin["command"]),
         str(begin["time"]),
         Target.parse(str(begin["target"])),
-        Vm(str(vm["id"]), str(vm["name"]), _text(vm.get("hypervisor"))),
+        Vm(str(vm["id"]), str(vm["name"]), _text(vm.get("hypervisor")), _text(vm.get("uuid"))),
         power,
         {str(k): str(v) for k, v in endpoint.items()},
         tuple(steps),

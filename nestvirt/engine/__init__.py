@@ -12,7 +12,15 @@ from dataclasses import replace
 from types import TracebackType
 
 from nestvirt.backends.base import Approximate, Facts, Guarded
-from nestvirt.engine.died import ends, interrupted, net, owes_power, refuse_forgetting, take_over
+from nestvirt.engine.died import (
+    ends,
+    interrupted,
+    net,
+    owes_power,
+    refuse_another,
+    refuse_forgetting,
+    take_over,
+)
 from nestvirt.engine.inside import (
     CHECK_PATIENCE,
     believed,
@@ -154,6 +162,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
     """
     with _locked(session, manner):
         run = session.journal.whole(run.id)  # as it is now that nobody else can write it
+        refuse_another(session, run)
         facts = read_when_quiet(session)
         changes = _undoing(run, facts)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()

@@ -29,6 +29,17 @@ def refuse_forgetting(session: Session, died: Run | None) -> None:
         )
 
 
+def refuse_another(session: Session, run: Run) -> None:
+    """A VM's file may have been replaced by that of another one, to which nothing is to be put back."""
+    if not session.vm.may_be(run.vm):
+        raise ChangeRejected(
+            f"{session.vm.name} is another VM than that of run {run.id}",
+            evidence=f"the run's was {run.vm.name} with the UUID {run.vm.uuid}; there is now one with "
+            f"{session.vm.uuid or 'none'} at {session.vm.id}",
+            cure="nothing was touched; there is nothing to undo where the run's VM is gone",
+        )
+
+
 def take_over(session: Session, died: Run | None, record: Record, facts: Facts, owed: bool) -> list[Change]:
     """Write what a run that died has changed into the record of the one that goes on with it, and end it.
 

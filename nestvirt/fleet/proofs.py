@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Proofs:
             "target": report.target,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "exit_ns": numbers.get("exit_ns"),
+            "uuid": vm.uuid,
         }
         path = self._path(backend, vm)
         with contextlib.suppress(OSError):
@@ -60,6 +61,8 @@ class Proofs:
         """The last proof of a VM; None where there is none, or none that can be read."""
         try:
             told = json.loads(self._path(backend, vm).read_text(encoding="utf-8"))
+            if not vm.may_be(replace(vm, uuid=told.get("uuid"))):
+                return None  # of a VM that is not there any more
             exit_ns = told.get("exit_ns")
             return Proven(str(told["time"]), float(exit_ns) if exit_ns is not None else None)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

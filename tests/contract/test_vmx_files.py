@@ -12,7 +12,7 @@ import pytest
 from nestvirt import engine
 from nestvirt.errors import AccessDenied, ChangeRejected, TargetError
 from nestvirt.journal import Journal
-from nestvirt.model import Change, Status
+from nestvirt.model import Change, Power, Status
 from tests.contract.basis import MANNER, OFF, ON
 from tests.contract.test_vmx import VmxBasis
 from tests.peers.vmrun_rig import VmrunRig
@@ -240,3 +240,31 @@ class TestPlace(VmxBasis):
         loop.symlink_to(loop)
         with pytest.raises((AccessDenied, TargetError)):
             self.session(rig, journal, str(loop))
+
+
+class TestReplaced(VmxBasis):
+    """A new VM at the path of one that is gone is another VM."""
+
+    OLD, NEW = (PLAIN + f'uuid.bios = "56 4d {i}"\n'.encode() for i in (1, 2))
+
+    def test_it_gets_nothing_back_that_the_other_one_had(self, rig: VmrunRig, journal: Journal) -> None:
+        path = file(rig, self.OLD)
+        run = engine.reach(self.session(rig, journal, str(path)), ON, MANNER).run
+        replaced = self.NEW + b'vhv.enable = "TRUE"\n'
+        path.write_bytes(replaced)
+        with pytest.raises(ChangeRejected, match="another VM") as caught:
+            engine.undo(self.session(rig, journal, str(path)), journal.find(run), MANNER)
+        assert "56 4d 1" in caught.value.evidence
+        assert path.read_bytes() == replaced
+
+    @pytest.mark.parametrize("data", [NEW, PLAIN], ids=["another UUID", "never started"])
+    def test_it_is_not_started_for_a_run_that_left_the_other_one_off(
+        self, rig: VmrunRig, journal: Journal, data: bytes
+    ) -> None:
+        path = file(rig, self.OLD)
+        session = self.session(rig, journal, str(path))
+        journal.begin("enable", session.target, session.vm, Power.RUNNING, session.backend.endpoint)
+        path.write_bytes(data)
+        engine.reach(self.session(rig, journal, str(path)), ON, MANNER)
+        assert rig.see(str(path)).nested
+        assert not rig.see(str(path)).running

@@ -58,9 +58,10 @@ class VmxBackend:
     def find(self, name: str) -> Vm:
         """By the path of the .vmx file, or of its folder; see Backend."""
         path = vmfile.located(name)
-        title = printable(vmfile.read(path).get("displayName") or "", 100)
+        document = vmfile.read(path)
+        title = printable(document.get("displayName") or "", 100)
         self._links[str(path)] = Path(name)
-        return Vm(str(path), title or path.stem)
+        return Vm(str(path), title or path.stem, uuid=printable(document.get("uuid.bios") or "", 100) or None)
 
     def listed(self) -> Iterator[Listed]:
         """What VMware's library and usual folders have, and what runs; see Listing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from nestvirt.fleet.proofs import Proofs
@@ -54,3 +55,21 @@ def test_a_folder_that_cannot_be_written_or_a_broken_file_is_no_reason_to_fail(t
     for path in (tmp_path / "proofs").iterdir():
         path.write_text("[]")
     assert proofs.last("libvirt", A) is None
+
+
+def test_another_vm_at_the_place_of_one_that_is_gone_is_not_proven(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    proofs.keep("vmx", Vm("/vms/a.vmx", "a", uuid="56 4d"), report(Status.PASS))
+    assert proofs.last("vmx", Vm("/vms/a.vmx", "renamed", uuid="56 4d")) is not None
+    assert proofs.last("vmx", Vm("/vms/a.vmx", "a", uuid="00 01")) is None
+    assert proofs.last("vmx", Vm("/vms/a.vmx", "never started")) is None
+
+
+def test_a_proof_from_before_uuids_were_kept_counts(tmp_path: Path) -> None:
+    proofs, vm = Proofs(tmp_path), Vm("/vms/a.vmx", "a", uuid="56 4d")
+    proofs.keep("vmx", vm, report(Status.PASS))
+    [path] = (tmp_path / "proofs").iterdir()
+    told = json.loads(path.read_text())
+    del told["uuid"]
+    path.write_text(json.dumps(told))
+    assert proofs.last("vmx", vm) is not None
