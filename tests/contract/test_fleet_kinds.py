@@ -254,3 +254,16 @@ def test_many_of_one_hypervisor_share_one_connection(everything: Everything, kin
     disabled = everything.run("disable", *targets, "--yes", "--timeout", "100", "-o", "json")
     assert disabled.returncode == 0, disabled.stdout + disabled.stderr
     assert all(rig.see(name).stored == before[name].stored for name in names)
+
+
+def test_a_vm_that_only_vsphere_knows_by_its_further_name_is_worked_on_once(everything: Everything) -> None:
+    rig = everything.rigs["vsphere"]
+    names = [rig.make() for _ in range(4)]
+    moref = listed(rig)[names[1]].vm.id.rpartition("#")[2]
+    targets = [f"vsphere@vsphere:{name}" for name in (*names, moref)]
+    done = everything.run("enable", *targets, "--yes", "--timeout", "100", "-o", "json")
+    rows = json.loads(done.stdout)["fleet"]
+    assert [(row["target"], row["ending"]) for row in rows] == [(target, "pass") for target in targets], rows
+    assert [row["changed"] for row in rows] == [True] * 4 + [False]
+    assert rows[-1]["note"] == f"the same VM as {targets[1]}"
+    assert all(rig.see(name).nested and rig.see(name).running for name in names)
