@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nestvirt.errors import Busy, JournalError, TargetError
+from nestvirt.errors import JournalError, TargetError
 from nestvirt.journal import Journal, Record, Run
 from nestvirt.model import Change, Power, Target, Vm
 
@@ -378,46 +377,3 @@ def test_a_line_that_has_no_room_is_an_error_and_spoils_nothing(
     assert the(journal).steps == ()
     journal.record(the(journal)).intend(CPU)
     assert the(journal).steps[0].change == CPU
-
-
-# --- the lock
-
-HOLD = """
-import sys
-from pathlib import Path
-from nestvirt.journal import Journal
-from nestvirt.model import Vm
-with Journal(Path(sys.argv[1])).lock("libvirt", Vm(sys.argv[2], "web-01")):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_another_process_is_kept_off_until_it_ends_however_it_ends(journal: Journal, tmp_path: Path) -> None:
-    for end in (signal.SIGKILL, signal.SIGTERM, None):
-        holder = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path), VM.id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with holder:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "locked\n"
-            with pytest.raises(Busy, match="web-01") as caught, journal.lock("libvirt", VM):
-                pytest.fail("two processes hold one lock")
-            assert f"process {holder.pid} " in caught.value.evidence
-            with journal.lock("libvirt", OTHER), journal.lock("other", VM):
-                pass
-            if end is not None:
-                os.kill(holder.pid, end)
-            holder.communicate()
-        with journal.lock("libvirt", VM):
-            pass
-
-
-def test_a_lock_is_let_go_after_an_error(journal: Journal) -> None:
-    with pytest.raises(ZeroDivisionError), journal.lock("libvirt", VM):
-        raise ZeroDivisionError
-    with journal.lock("libvirt", VM):
-        pass
