@@ -59,6 +59,8 @@ class NodesOfRun:
             with contextlib.suppress(ConnectionFailed):  # then each row that needs it says so
                 cluster.known()
         nodes = Nodes(cluster, None, timeout, options["delete_emptydir_data"])
+        if leftovers.resumed is not None:
+            nodes.of_run.update(leftovers.resumed.nodes)
         nodes.in_haste = lambda: stop.times > 1
         return cls(nodes, leftovers, stop)
 

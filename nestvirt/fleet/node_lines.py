@@ -58,7 +58,7 @@ def of_nodes(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What those lines come to, as attributes of Recorded."""
     cordoned: dict[str, str] = {}
     away: dict[str, Away] = {}
-    cluster = ""
+    cluster, nodes = "", set()
     for line in lines:
         match line["event"]:
             case "cluster":
@@ -68,7 +68,8 @@ def of_nodes(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             case "uncordon":
                 cordoned.pop(str(line["node"]), None)
             case "away":
+                nodes.add(str(line["node"]))
                 away[str(line["node"])] = Away(str(line["uid"]), str(line["boot"]), float(line["since"]))
             case "back":
                 away.pop(str(line["node"]), None)
-    return {"cordoned": cordoned, "away": away, "cluster": cluster}
+    return {"cordoned": cordoned, "away": away, "cluster": cluster, "nodes": frozenset(nodes)}

@@ -42,6 +42,7 @@ class Recorded:
         broken: those in whose middle the run died, or that it has shut down and may have left off.
         cordoned: nodes that the run has cordoned, and not uncordoned, with their uids.
         away: nodes that the run has had down, and not seen back.
+        nodes: all that it has had down.
         cluster: the uid of the cluster whose nodes they are; empty where none was asked.
         ended: whether it came to its end.
     """
@@ -57,6 +58,7 @@ class Recorded:
     broken: tuple[str, ...] = ()
     cordoned: Mapping[str, str] = field(default_factory=dict)
     away: Mapping[str, Away] = field(default_factory=dict)
+    nodes: frozenset[str] = frozenset()
     cluster: str = ""
     ended: bool = False
 

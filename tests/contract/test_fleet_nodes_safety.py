@@ -60,8 +60,12 @@ def test_resume_goes_on_in_the_cluster_of_the_run_and_in_no_other(nodes: KubeNod
     refused = nodes.fleet.run("enable", "--resume", "--yes", "--context", "staging", **nodes.variables)
     assert refused.returncode == 1
     assert "staging is not the cluster of run" in refused.stderr
+    nodes.let(unready=["w1"])  # which is through, and has gone down since
+    assert nodes.fleet.run("enable", "--resume", "--yes", **nodes.variables).returncode == 1
     assert nodes.drained() == ["w1"]
-    done = nodes.fleet.run("enable", "--resume", "--yes", **nodes.variables)
+    nodes.let(unready=[])
+    [record] = (nodes.fleet.state / "fleets").glob("*.jsonl")
+    done = nodes.fleet.run("enable", "--resume", record.stem, "--yes", **nodes.variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert nodes.done()[-1] == "prod: uncordon w2"
 

@@ -17,7 +17,7 @@ from tests.peers.memory_fleet import MemoryFleet
 
 PROGRAM = """\
 #!{python} -I
-import json, os, sys, time
+import fcntl, json, os, sys, time
 from pathlib import Path
 state_file, calls = Path({state!r}), Path({calls!r})
 words, context = [], None
@@ -27,10 +27,11 @@ for word in given:
         context = next(given) if word == "--context" else (next(given), context)[1]
     elif not word.startswith("--request-timeout"):
         words.append(word)
+noted = calls.open("a")
+fcntl.flock(noted, fcntl.LOCK_EX)  # one after the other
 state = json.loads(state_file.read_text())
 context = context or state["current"]
-with calls.open("a") as noted:
-    print(context + ":", *words, file=noted)
+print(context + ":", *words, file=noted, flush=True)
 def refuse(said):
     print(said, file=sys.stderr)
     sys.exit(1)
@@ -53,7 +54,9 @@ def node(name):
         }},
     }}
 def save():
-    state_file.write_text(json.dumps(state))
+    scratch = state_file.with_suffix(".new")
+    scratch.write_text(json.dumps(state))
+    scratch.replace(state_file)
 match words:
     case ["get", "--raw", path] if path.endswith("/namespaces/kube-system"):
         print(json.dumps({{"metadata": {{"name": "kube-system", "uid": f"uid-of-{{context}}"}}}}))
@@ -72,6 +75,7 @@ match words:
         cluster["cordoned"] = [each for each in cluster["cordoned"] if each != name]
         save()
     case ["drain", *_]:
+        noted.close()
         while json.loads(state_file.read_text()).get("held"):
             time.sleep(0.05)
 """
@@ -108,7 +112,9 @@ class KubeNodes:
 
     def let(self, **fields: Any) -> None:
         """Have them be otherwise: current, unready, away, refuse (to uncordon), held (drains do not end)."""
-        self._state.write_text(json.dumps({**self.state, **fields}))
+        scratch = self._state.with_suffix(".let")
+        scratch.write_text(json.dumps({**self.state, **fields}))
+        scratch.replace(self._state)
 
     def cordoned(self, context: str = "prod") -> list[str]:
         """The nodes that are cordoned."""
