@@ -44,7 +44,7 @@ class Run:
     endpoint: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     outcome: str | None = None
-    died: tuple[str, ...] = ()
+    died: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def state(self) -> str:
