@@ -86,10 +86,21 @@ def test_what_fails_in_the_plan_counts_where_an_end_after_failures_was_asked_for
     rows = fleet.rows("enable", *names, "--max-failures", "2")
     assert (rows["memory:a"]["ending"], rows["memory:a"]["note"]) == ("not-begun", "2 had failed already")
     assert fleet.path.read_bytes() == before
+    asked = fleet.run("enable", *names[:-1], "--max-failures", "2")
+    assert (asked.returncode, "--yes" in asked.stderr) == (1, False)  # there is nothing to be asked for
     rows = fleet.rows("enable", *names, "--max-failures", "2", "--dry-run")
     assert rows["memory:a"]["ending"] == "plan"
     rows = fleet.rows("enable", *names, "--batch", "1")  # that is only for what was done
     assert rows["memory:a"]["ending"] == "pass"
+
+
+def test_failures_of_the_plan_and_those_after_it_are_counted_together(fleet: MemoryFleet) -> None:
+    fleet.add("fragile", fragile=True)
+    fleet.add("a")
+    words = ("memory:nope", "memory:fragile", "memory:a", "--yes", "--parallel", "1")
+    rows = fleet.rows("enable", *words, "--max-failures", "2")
+    assert rows["memory:fragile"]["error"]["kind"] == "PowerError"
+    assert (rows["memory:a"]["ending"], rows["memory:a"]["note"]) == ("not-begun", "2 had failed already")
 
 
 # --- one VM by two names
