@@ -14,8 +14,8 @@ from functools import partial
 from nestvirt import engine
 from nestvirt.backends.base import Backend, Foresighted
 from nestvirt.engine import Manner, Session, Step
-from nestvirt.errors import ChangeRejected, JournalError, TargetError
-from nestvirt.fleet.draining import refuse_unready, runs, while_away
+from nestvirt.errors import ChangeRejected, ConnectionFailed, JournalError, TargetError
+from nestvirt.fleet.draining import runs, state_for, while_away
 from nestvirt.fleet.endpoints import Endpoint, address_of
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.running import Tell
@@ -188,10 +188,9 @@ class Reaching:
             lines.append(f"it would cut the power after {self.doing.timeout:.0f} s, if it does not shut down")
         if self.nodes is not None:
             node = self.node_names[member.written]
-            state = self.nodes.cluster.state(node)
-            if plan.cycled:
-                refuse_unready(session, node, state)
-                lines += [self.nodes.would(node)] if state.ready else []
+            state = state_for(self.nodes, node, session) if plan.cycled else self.nodes.cluster.state(node)
+            if plan.cycled and state is not None and runs(session):
+                lines.append(self.nodes.would(node))
         return lines
 
     def carry_out(self, member: Member, tell: Tell) -> Report:
@@ -274,9 +273,12 @@ class Reaching:
 
     def comes_last(self, member: Member) -> bool:
         """A node of the control plane is worked on after all others."""
-        return (
-            self.nodes is not None and self.nodes.cluster.state(self.node_names[member.written]).control_plane
-        )
+        if self.nodes is None:
+            return False
+        try:
+            return self.nodes.cluster.state(self.node_names[member.written]).control_plane
+        except ConnectionFailed:
+            return False  # it is started only
 
     def _agreed(self, member: Member) -> Callable[[Plan], None]:
         shown = self.plans[member.written]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 from nestvirt.engine import Session, Step
-from nestvirt.errors import ChangeRejected, Error
+from nestvirt.errors import ChangeRejected, ConnectionFailed, Error
 from nestvirt.fleet.cluster import State
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.model import Power, Report, Status
@@ -19,13 +19,28 @@ def runs(session: Session) -> bool:
     return session.backend.read(session.vm).power is Power.RUNNING
 
 
-def refuse_unready(session: Session, node: str, state: State) -> None:
-    """A VM that runs is not shut down under a node that cannot be drained; one that is off may start.
+def state_for(nodes: Nodes, node: str, session: Session) -> State | None:
+    """How a node stood that is to be away; None where it cannot be asked about, and its VM is only started.
+
+    The API server may be in that very VM.
 
     Raises:
-        ChangeRejected: it would be.
+        ChangeRejected: its VM runs, and would be shut down under a node that cannot be drained.
+        Error: its VM runs, and the node cannot be asked about.
     """
-    if not state.ready and runs(session):
+    running = runs(session)
+    try:
+        state = nodes.cluster.state(node)
+    except ConnectionFailed:
+        if running:
+            raise
+        return None
+    _refuse_unready(session, node, state, running)
+    return state
+
+
+def _refuse_unready(session: Session, node: str, state: State, running: bool) -> None:
+    if not state.ready and running:
         raise ChangeRejected(
             f"the node {node} is not Ready, so it cannot be drained",
             evidence=f"{session.vm.name} runs, and its node is not Ready; nothing was touched",
@@ -53,8 +68,10 @@ def while_away(
     Raises:
         Error: as ``ahead``, ``reach`` and ``Nodes.away``; it says what is changed, too.
     """
-    refuse_unready(session, node, nodes.cluster.now(node))
-    running = runs(session)
+    state, running = state_for(nodes, node, session), runs(session)
+    if state is None:
+        return reach()
+    _refuse_unready(session, node, nodes.cluster.now(node), running)
     if running:
         plan = ahead()
         if not plan.planned:

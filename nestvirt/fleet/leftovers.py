@@ -83,7 +83,7 @@ class Leftovers:
                 self._held.setdefault(node, []).extend(held)
                 self.found[node] = run.id
                 nodes.left.add(node)
-                yield f"{said}; this one uncordons it"
+                yield f"{said}; to uncordon it is in the plan"
             else:
                 yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
 

@@ -110,6 +110,18 @@ def test_a_node_that_does_not_come_back_keeps_its_change_on_record_and_the_other
     assert nodes.fleet.run("enable", "--resume", **nodes.variables).returncode == 2  # nothing is left
 
 
+def test_the_vm_of_the_only_api_server_is_brought_up_though_nobody_answers(nodes: KubeNodes) -> None:
+    nodes.let(serves="w1")
+    killed(nodes)
+    told = rows(nodes, "enable", "--resume", "--yes")
+    assert told["memory:id-w1"]["ending"] == "pass"
+    assert told["memory:id-w2"]["error"]["kind"] == "ConnectionFailed"
+    assert boots(nodes) == {"w1": 1, "w2": 0}
+    done = nodes.fleet.run("enable", "--resume", "--yes", **nodes.variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (boots(nodes), nodes.cordoned()) == ({"w1": 1, "w2": 1}, [])
+
+
 def test_two_runs_do_not_drain_one_cluster_at_once(nodes: KubeNodes) -> None:
     first = ("enable", "memory:w1", "--yes", "--drain-nodes")
     running = nodes.fleet.begin(*first, **nodes.variables, **BOOT)

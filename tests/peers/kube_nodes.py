@@ -38,10 +38,10 @@ def refuse(said):
 if words[:2] == ["config", "current-context"]:
     print(state["current"])
     sys.exit()
-if state.get("away"):
+vms = {{vm["name"]: vm for vm in json.loads(Path({vms!r}).read_text()).values()}}
+if state.get("away") or vms.get(state.get("serves"), {{}}).get("power") == "stopped":
     refuse("The connection to the server 127.0.0.1:6443 was refused - did you specify the right host?")
 cluster = state["clusters"][context]
-vms = {{vm["name"]: vm for vm in json.loads(Path({vms!r}).read_text()).values()}}
 def node(name):
     vm = vms.get(name, {{}})
     ready = vm.get("power") == "running" and name not in state["unready"]
@@ -111,7 +111,12 @@ class KubeNodes:
         return held
 
     def let(self, **fields: Any) -> None:
-        """Have them be otherwise: current, unready, away, refuse (to uncordon), held (drains do not end)."""
+        """Have them be otherwise.
+
+        Args:
+            fields: current, unready, away, serves (whose VM has the API server), refuse (to uncordon), held
+                (drains do not end).
+        """
         scratch = self._state.with_suffix(".let")
         scratch.write_text(json.dumps({**self.state, **fields}))
         scratch.replace(self._state)

@@ -42,7 +42,7 @@ def test_what_is_uncordoned_is_so_in_both_records(tmp_path: Path) -> None:
     with ExitStack() as open_things:
         notes = Leftovers(runs, open_things)
         [said] = notes.take_up(nodes, {"a", "b"})
-        assert said == f"run {died} has left the node a cordoned; this one uncordons it"
+        assert said == f"run {died} has left the node a cordoned; to uncordon it is in the plan"
         nodes.notes, notes.own = notes, open_things.enter_context(runs.begin("enable", MEMBERS, {}))
         notes.cordoning("b", "uid-of-b")
         nodes.uncordon("a")
