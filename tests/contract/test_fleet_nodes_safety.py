@@ -219,6 +219,7 @@ def test_what_is_left_cordoned_is_in_the_plan_and_asked_for(nodes: KubeNodes) ->
     asked = nodes.fleet.run(*ENABLE, **nodes.variables)
     assert asked.returncode == 2
     assert "no terminal to ask at" in asked.stderr
+    assert "will uncordon a node of prod, which run" in " ".join(asked.stderr.split())
     assert nodes.cordoned() == ["w1"]
     told = rows(nodes, *YES)
     assert (told["node w1"]["ending"], nodes.cordoned()) == ("pass", [])
