@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from nestvirt import backends, engine
+from nestvirt.backends.proxmox import https
 from nestvirt.engine import Step
 from nestvirt.errors import AccessDenied, ChangeRejected, ConnectionFailed, Error
 from nestvirt.journal import Journal
@@ -110,6 +112,32 @@ def test_json_that_is_not_proxmoxs_is_not_taken_for_it(rig: ProxmoxRig, body: st
     rig.pve.instead = lambda _request: web.Response(text=body, content_type="application/json")
     with pytest.raises(ConnectionFailed):
         backends.connect(ANY, rig.endpoint)
+
+
+def test_an_answer_that_was_compressed_unasked_is_not_unpacked(rig: ProxmoxRig) -> None:
+    def bomb(_request: web.Request) -> web.Response:
+        packed = gzip.compress(b'{"data": {"version": "9.2"}}')
+        return web.Response(
+            body=packed, headers={"Content-Encoding": "gzip"}, content_type="application/json"
+        )
+
+    rig.pve.instead = bomb
+    with pytest.raises(ConnectionFailed) as caught:
+        backends.connect(ANY, rig.endpoint)
+    assert "compressed (gzip)" in caught.value.evidence
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_an_answer_without_end_is_not_kept(
+    served: Served, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    monkeypatch.setattr(https, "ANSWER_LIMIT", 100_000)
+    rig = ProxmoxRig(served)
+    rig.pve.instead = lambda _request: web.Response(text='{"data": "' + "a" * 200_000 + '"}')
+    endpoint = less(rig.endpoint, fingerprint=served.fingerprint) if pinned else rig.endpoint
+    with pytest.raises(ConnectionFailed) as caught:
+        backends.connect(ANY, endpoint)
+    assert "longer than 100000 bytes" in caught.value.evidence
 
 
 @pytest.mark.parametrize("release", [PVE_8], ids=lambda r: r.release)

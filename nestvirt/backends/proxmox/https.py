@@ -35,6 +35,9 @@ TIMEOUT = (10.0, 40.0)
 TICKET_AGE = 3600.0
 """Seconds after which a ticket is renewed; it lives for two hours."""
 
+ANSWER_LIMIT = 64 << 20
+"""Bytes of an answer; the list of all resources, some 300 bytes for each VM, is the longest by far."""
+
 _CERTIFICATE = "the GUI: node > System > Certificates > View Certificate"
 _MAKE_TOKEN = "make an API token (Datacenter > Permissions > API Tokens)"  # noqa: S105
 
@@ -53,10 +56,11 @@ class HttpsWay:
         self._session = ProxmoxHttpSession()
         self._session.max_redirects = 0  # PVE sends none; one would carry the credentials elsewhere
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # only our ticket is one
+        self._session.headers["Accept-Encoding"] = "identity"
         pin = settings.get("fingerprint")
         self._pinned = bool(pin)
-        if pin:
-            self._session.mount("https://", _Pinned(tls.digits_of(pin, where=_CERTIFICATE)))
+        adapter = _Pinned(tls.digits_of(pin, where=_CERTIFICATE)) if pin else _Bounded()
+        self._session.mount("https://", adapter)
         self._auth, self.who = self._credentials(settings, _verify(settings))
         self._session.auth = self._auth
         self._resource = ProxmoxResource(
@@ -229,7 +233,29 @@ class _Ticket(ProxmoxHTTPAuthBase):  # type: ignore[misc]
         return request
 
 
-class _Pinned(HTTPAdapter):
+class _Bounded(HTTPAdapter):
+    """Takes no answer that is compressed, or too long: memory is ours, and who answers may not be Proxmox."""
+
+    def send(self, request: requests.PreparedRequest, *how: Any, **more: Any) -> requests.Response:
+        response = super().send(request, *how, **more)
+        place = str(request.url).partition("/api2/")[0]
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding != "identity":
+            response.close()
+            raise _not_proxmox(
+                place, f"its answer is compressed ({printable(coding, 20)}), which was not asked for"
+            )
+        data = bytearray()
+        for chunk in response.iter_content(65536):
+            data += chunk
+            if len(data) > ANSWER_LIMIT:
+                response.close()
+                raise _not_proxmox(place, f"its answer is longer than {ANSWER_LIMIT} bytes")
+        response._content = bytes(data)  # as requests itself keeps what it has read
+        return response
+
+
+class _Pinned(_Bounded):
     """Accepts the one certificate that has this fingerprint, whoever has signed it."""
 
     def __init__(self, digits: str) -> None:
