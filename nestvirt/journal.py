@@ -50,6 +50,7 @@ class Run:
     Attributes:
         power: the VM's power state that the run found, and owes back.
         outcome: ``applied``, ``put-back``, ``undone``; None while it is under way or after a crash.
+        fleet: the run over many that it is part of; empty where it is one of its own.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Run:
     endpoint: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     outcome: str | None = None
+    fleet: str = ""
 
     @property
     def state(self) -> str:
@@ -136,9 +138,13 @@ class Journal:
 
     Args:
         directory: where runs and locks are kept.
+
+    Attributes:
+        fleet: the run over many that what is begun is part of; empty where it is not.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.fleet = ""
         self._runs = directory / "runs"
         self._locks = directory / "locks"
         self._known: dict[str, list[Path]] = {}  # a VM's identity to its records
@@ -205,6 +211,7 @@ class Journal:
             vm={name: value for name, value in asdict(vm).items() if value is not None},
             power=power,
             endpoint=dict(endpoint),
+            **({"fleet": self.fleet} if self.fleet else {}),
         )
         return record
 
@@ -250,6 +257,14 @@ class Journal:
         if not found[0].undoable and not found[0].steps:
             raise JournalError(f"run {run_id} changed nothing", evidence=f"it is {found[0].state}", cure=cure)
         return found[0]
+
+    def again(self, run: Run) -> Run:
+        """A run as it is now.
+
+        Raises:
+            JournalError: its record is gone, or cannot be read.
+        """
+        return self._read(self._runs / f"{run.id}.jsonl") or run
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock."""
@@ -366,6 +381,7 @@ def _replay(run_id: str, lines: list[dict[str, object]]) -> Run:
         {str(k): str(v) for k, v in endpoint.items()},
         tuple(steps),
         outcome,
+        str(begin.get("fleet") or ""),
     )
 
 

@@ -1,9 +1,11 @@
-"""check, enable and disable of many VMs: which they are, how a run over them goes, and what came of it."""
+"""check, enable and disable of many VMs: which they are, how a run over them goes, and what came of it.
+
+See undo_many.py for what takes it back."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +24,13 @@ from nestvirt.cli.session import Chosen, settings_for
 from nestvirt.engine import Manner
 from nestvirt.errors import Error, TargetError
 from nestvirt.fleet import targetsfile
-from nestvirt.fleet.doing import Doing, Foresight, Reaching
+from nestvirt.fleet.doing import Changing, Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
 from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.proofs import Proofs
-from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
+from nestvirt.fleet.record import FleetRecord, FleetRuns
+from nestvirt.fleet.recorded import UNDOES, Recorded
 from nestvirt.fleet.running import Pace, Runner, Stop, Tell, Work
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
@@ -37,8 +40,10 @@ KEPT = (
     *(name.replace("-", "_") for name in ENDPOINT),
     *("cpu", "mac_spoofing", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
     *("parallel", "batch", "max_failures", "drain_nodes", "delete_emptydir_data", "context", "kubeconfig"),
+    UNDOES,
 )
 """The options that a record keeps, so that --resume goes on in the same way."""
+DOING = {"enable": "enabling", "disable": "disabling", "undo": "undoing"}
 
 
 @dataclass
@@ -66,7 +71,20 @@ class Many:
 
     def _settings_of(self, place: Place) -> Mapping[str, str]:
         target = Target(place.backend, place.name or "*", place.profile)
-        return settings_for(self.chosen, target, self.progress)
+        return settings_for(self.chosen, target, self.progress, dict(place.kept) or None)
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """Those in whose middle the run died that is gone on with."""
+        return self.recorded.broken if self.recorded is not None else ()
+
+    def begin(self, runs: FleetRuns, members: Sequence[Member]) -> FleetRecord:
+        """Open the record of a new run."""
+        return runs.begin(self.command, members, _kept(self.options))
+
+    def leftovers(self, runs: FleetRuns, open_things: ExitStack) -> Leftovers:
+        """What becomes of nodes."""
+        return Leftovers(runs, open_things)
 
     def members(self) -> list[Member]:
         """Those that are meant, in the order in which they were named."""
@@ -128,13 +146,13 @@ class Many:
         if row.ending is not Ending.PLAN or self.options.get("dry_run"):
             self.tell(row)
 
-    def pace(self, reaching: Reaching) -> Pace:
+    def pace(self, changing: Changing) -> Pace:
         """How what was agreed to is carried out."""
         batch, failures = self.options["batch"], self.options["max_failures"]
         batch = batch or (1 if self.options["drain_nodes"] else None)
         failures = failures or (1 if batch else None)
         return Pace(
-            self.options["parallel"] or PARALLEL, batch, failures, reaching.failed, down=reaching.down
+            self.options["parallel"] or PARALLEL, batch, failures, changing.failed, down=changing.down
         )
 
     def finish(self, rows: Sequence[Row], run: str | None = None) -> int:
@@ -168,7 +186,7 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
         if options["resume"]:
             run = None if options["resume"] == NEWEST else options["resume"]
             recorded = runs.find(run, command)
-            options = _as_before(options, recorded)
+            options = as_before(options, recorded, KEPT)
             goal = replace(goal, cpu=options.get("cpu"), mac_spoofing=bool(options.get("mac_spoofing")))
         many = Many(command, options, recorded)
         open_things.callback(many.endpoints.close)
@@ -179,30 +197,29 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
             record = open_things.enter_context(runs.reopen(recorded))
             if {member.written for member in members} != set(map(str, recorded.names)):
                 record.meant(members)
-        return _reach(many, goal, members, record, runs, open_things)
+        reaching = Reaching(many.doing(members), manner_of(options), nodes=nodes_of(many), goal=goal)
+        return carry_through(many, members, reaching, record, runs, open_things)
 
 
-def _reach(
+def carry_through(
     many: Many,
-    goal: Goal,
     members: Sequence[Member],
+    changing: Changing,
     record: FleetRecord | None,
     runs: FleetRuns,
     open_things: ExitStack,
 ) -> int:
-    options = many.options
+    """A plan for each, one question, and then what was agreed to."""
+    options, nodes = many.options, changing.nodes
     earlier = many.recorded.endings if many.recorded is not None else {}
-    manner = Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
-    nodes = _nodes(many)
     ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
-    reaching = Reaching(many.doing(members), goal, manner, nodes=nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
-    planned = many.run("planning", left, reaching.plan, ahead, last=False)
+    planned = many.run("planning", left, changing.plan, ahead, last=False)
     rows = dict(zip((m.written for m in left), planned, strict=True))
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
-    notes = Leftovers(runs, open_things)
+    notes = many.leftovers(runs, open_things)
     if nodes is not None and not options["dry_run"]:
-        for line in notes.take_up(nodes, set(reaching.node_names.values())):
+        for line in notes.take_up(nodes, set(changing.node_names.values())):
             many.progress.note(line)
     if options["dry_run"] or many.stop.times or not (to_do or (nodes and nodes.left)):
         if record is not None:
@@ -213,17 +230,18 @@ def _reach(
     if to_do:
         fleet_plan.consent(planned, yes=options["yes"], quiet=many.quiet)
     if record is None:
-        record = open_things.enter_context(runs.begin(many.command, reaching.found(members), _kept(options)))
+        record = open_things.enter_context(many.begin(runs, changing.found(members)))
+    changing.doing.journal.fleet = record.id
     _note(many, record, rows)
-    reaching.down.update(_died_in(many, rows))
+    changing.down.update(_died_in(many, rows))
     plans = {m.written: row.outcome for m, row in zip(left, planned, strict=True) if m in to_do}
     agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
     if nodes is not None:
         nodes.notes, notes.own = notes, record
-    to_do.sort(key=reaching.turn)
-    reaching = replace(reaching, plans=agreed)
-    work = _recorded(record, reaching.carry_out)
-    done = many.run(f"{many.command[:-1]}ing", to_do, work, many.pace(reaching), last=True)
+    to_do.sort(key=changing.turn)
+    changing = replace(changing, plans=agreed)
+    work = _recorded(record, changing.carry_out)
+    done = many.run(DOING[many.command], to_do, work, many.pace(changing), last=True)
     rows |= dict(zip((m.written for m in to_do), done, strict=True))
     left_cordoned = _settle(many, nodes) if nodes is not None else []
     if not many.stop.times:
@@ -258,13 +276,16 @@ def _recorded(record: FleetRecord, carry_out: Work) -> Work:
 
     def work(member: Member, tell: Tell) -> Report:
         record.begun(member.written)
-        ending = Ending.FAIL
+        ending, run = Ending.FAIL, None
         try:
             report = carry_out(member, tell)
-            ending = Row(member.written, report).ending
+            ending, run = Row(member.written, report).ending, report.run
             return report
+        except Error as error:
+            run = error.run
+            raise
         finally:
-            record.ended(member.written, ending)
+            record.ended(member.written, ending, run)
 
     return work
 
@@ -282,12 +303,17 @@ def _note(many: Many, record: FleetRecord, rows: Mapping[str, Row]) -> None:
 
 def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
     """Those in whose middle the run died that is gone on with, and of which nothing can be learned now."""
-    broken = many.recorded.broken if many.recorded is not None else ()
-    outcomes = {name: rows[name].outcome for name in broken if name in rows}
+    outcomes = {name: rows[name].outcome for name in many.broken if name in rows}
     return {n for n, o in outcomes.items() if isinstance(o, Error) and not isinstance(o, TargetError)}
 
 
-def _nodes(many: Many) -> Nodes | None:
+def manner_of(options: Mapping[str, Any]) -> Manner:
+    """How the user wants it made; it is planned first, and asked for all at once."""
+    return Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
+
+
+def nodes_of(many: Many) -> Nodes | None:
+    """The cluster whose nodes are drained; None where none are."""
     if not many.options["drain_nodes"]:
         return None
     from nestvirt.kata.kube import Kube
@@ -310,11 +336,11 @@ def _kept(options: Mapping[str, Any]) -> dict[str, object]:
     return kept | {name: str(Path(str(kept[name])).absolute()) for name in paths}
 
 
-def _as_before(options: Mapping[str, Any], recorded: Recorded) -> dict[str, Any]:
-    """The options as the run had them, but for those that are given now."""
+def as_before(options: Mapping[str, Any], recorded: Recorded, names: Collection[str]) -> dict[str, Any]:
+    """The options with these as the run had them, but for those that are given now."""
     context = click.get_current_context()
-    given = {n for n in KEPT if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
-    return {**options, **{n: v for n, v in recorded.options.items() if n in KEPT and n not in given}}
+    given = {n for n in names if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    return {**options, **{n: v for n, v in recorded.options.items() if n in names and n not in given}}
 
 
 def _refuse_what_is_not_theirs(goal: Goal, members: Sequence[Member]) -> None:

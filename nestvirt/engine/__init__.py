@@ -6,7 +6,7 @@ a journal from which ``undo`` puts it back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -42,7 +42,7 @@ from nestvirt.model import (
 )
 from nestvirt.plan import make_plan
 
-__all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo"]
+__all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo", "undoing"]
 
 CHECKS = {
     "vm-run-interrupted": "Did an earlier run on this VM die in its middle?",
@@ -147,9 +147,9 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         Error: as ``reach``.
     """
     with _locked(session, manner):
-        run = session.journal.find(run.id)  # as it is now that nobody else can write it
+        run = session.journal.again(run)  # as it is now that nobody else can write it
         facts = read_when_quiet(session)
-        changes = _undoing(run, facts)
+        changes = undoing(run, facts.value)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:
             return Report(str(session.target), blockers, run=run.id, goal=None, blockers=blockers)
@@ -161,11 +161,11 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         cycle = owed or (manner.restart and received and bool(changes) and running)
         _refuse_while_it_runs(session, facts, changes, cycle)
         would = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
+        warnings = make_plan(facts.judge(Goal(nested=False))).warnings
         if manner.dry_run:
-            planned = Report(str(session.target), (), changes, None, run.id, would, None, planned=True)
+            planned = Report(str(session.target), warnings, changes, None, run.id, would, None, planned=True)
             return replace(planned, cycled=cycle)
         if changes or owed:
-            warnings = make_plan(facts.judge(Goal(nested=False))).warnings
             manner.consent(Plan(changes, owed, (), warnings, would=would))
             record = session.journal.record(run)
             record.undoing(facts.power)
@@ -288,11 +288,19 @@ def _owes_power(run: Run | None, facts: Facts) -> bool:
     return facts.power is Power.STOPPED or bool(facts.waiting)
 
 
-def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
+def undoing(run: Run, value: Callable[[str], str | None]) -> tuple[Change, ...]:
+    """The changes that take a run back.
+
+    Args:
+        value: what a setting is before that.
+
+    Raises:
+        ChangeRejected: a setting was changed by somebody else since.
+    """
     changes: list[Change] = []
     for step in reversed(run.steps):
         setting, before = step.change.setting, step.change.before
-        current = facts.value(setting)
+        current = value(setting)
         if current == before or step.change.lasts:
             continue
         if step.read_back and current != step.kept:

@@ -132,8 +132,8 @@ class Doing:
 
 
 @dataclass(frozen=True)
-class Reaching:
-    """enable, or disable: first a plan for each, then, when all plans are agreed to, each is carried out.
+class Changing:
+    """First a plan for each, then, when all plans are agreed to, each is carried out.
 
     Attributes:
         manner: without its consent, which is asked for all at once.
@@ -146,7 +146,6 @@ class Reaching:
     """
 
     doing: Doing
-    goal: Goal
     manner: Manner
     plans: Mapping[str, Report] = field(default_factory=dict)
     nodes: Nodes | None = None
@@ -162,15 +161,22 @@ class Reaching:
     def plan(self, member: Member, tell: Tell) -> Report:
         """What would be done. Where nothing is to be done, it is verified at once."""
         self.doing.foresight.before(member)
-        session = self.doing.session(member, tell)
+        session = self._session(member, tell)
         self.vms[member.written] = session.vm
         if _owes_power(session) and session.backend.read(session.vm).power is not Power.RUNNING:
             self.down.add(member.written)
         self.node_names[member.written] = member.node or session.vm.name
-        report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
+        report = self._engine(member, session, replace(self.manner, dry_run=True))
         if report.planned:
             report = replace(report, remains=(*report.remains, *self._besides(member, session, report)))
         return self.doing._kept(session, report)
+
+    def _session(self, member: Member, tell: Tell) -> Session:
+        return self.doing.session(member, tell)
+
+    def _engine(self, member: Member, session: Session, manner: Manner) -> Report:
+        """What the engine does; in a dry run, what it would do."""
+        raise NotImplementedError
 
     def _besides(self, member: Member, session: Session, plan: Report) -> list[str]:
         """What else is done for a plan, to be agreed to as well."""
@@ -203,11 +209,11 @@ class Reaching:
                 started.append(step)
             tell(step, detail)
 
-        session = self.doing.session(member, telling)
-        manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
+        session = self._session(member, telling)
+        manner = replace(self.manner, consent=agreeing(self.plans[member.written]), dry_run=False)
         with self._knowing_power(member, session):
             if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
-                report = engine.reach(session, self.goal, manner)
+                report = self._engine(member, session, manner)
             else:
                 report = self._while_away(self.nodes, member, session, manner, started)
         if not started:
@@ -235,7 +241,7 @@ class Reaching:
         again = state.ready or node in nodes.left
         with nodes.away(node, lambda what: session.tell(Step.STOP, what)):
             try:
-                report = engine.reach(session, self.goal, manner)
+                report = self._engine(member, session, manner)
             except Error:
                 with contextlib.suppress(PowerError):  # what went wrong before is what the user has to know
                     if again and started:
@@ -257,21 +263,32 @@ class Reaching:
         """A node of the control plane is worked on after all others."""
         return self.nodes is not None and self.nodes.state(self.node_names[member.written]).control_plane
 
-    def _agreed(self, member: Member) -> Callable[[Plan], None]:
-        shown = self.plans[member.written]
 
-        def consent(plan: Plan) -> None:
-            new = [warning for warning in plan.warnings if warning not in shown.findings]
-            if plan.changes != shown.changes or not set(plan.would) <= set(shown.remains) or new:
-                would = [line.partition("; it ")[2] for line in plan.would]
-                minded = [f"mind {warning.check}: {warning.evidence}" for warning in new]
-                raise ChangeRejected(
-                    "what has to be done is not any more what was agreed to",
-                    evidence=f"it {'; '.join((*would, *minded))}",
-                    cure="nothing was touched; run this again to see the new plan",
-                )
+@dataclass(frozen=True)
+class Reaching(Changing):
+    """enable, or disable."""
 
-        return consent
+    goal: Goal = field(default_factory=Goal)
+
+    def _engine(self, member: Member, session: Session, manner: Manner) -> Report:
+        return engine.reach(session, self.goal, manner)
+
+
+def agreeing(shown: Report) -> Callable[[Plan], None]:
+    """A consent to what was shown, and to nothing else."""
+
+    def consent(plan: Plan) -> None:
+        new = [warning for warning in plan.warnings if warning not in shown.findings]
+        if plan.changes != shown.changes or not set(plan.would) <= set(shown.remains) or new:
+            would = [line.partition("; it ")[2] for line in plan.would]
+            minded = [f"mind {warning.check}: {warning.evidence}" for warning in new]
+            raise ChangeRejected(
+                "what has to be done is not any more what was agreed to",
+                evidence=f"it {'; '.join((*would, *minded))}",
+                cure="nothing was touched; run this again to see the new plan",
+            )
+
+    return consent
 
 
 def _owes_power(session: Session) -> bool:

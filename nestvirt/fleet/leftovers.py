@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ class Leftovers:
             with ExitStack() as closing:
                 try:
                     record = closing.enter_context(self.runs.reopen(run))
-                    run = self.runs.find(run.id, run.command)  # as it is now that nobody else can write it
+                    run = self.runs.get(run.id) or run  # as it is now that nobody else can write it
                 except (Busy, JournalError):
                     continue
                 here = [node for node, uid in run.cordoned.items() if nodes.is_here(node, uid)]
@@ -50,7 +50,12 @@ class Leftovers:
                     nodes.left.add(node)
                     yield f"{said}; this one uncordons it"
                 else:
-                    yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
+                    yield f"{said}, which is none of this one's: {run.again}"
+
+    def hold(self, record: FleetRecord, nodes: Iterable[str]) -> None:
+        """Have it noted in that record, which is open already, when these of its nodes are uncordoned."""
+        for node in nodes:
+            self._held.setdefault(node, []).append(record)
 
     def cordoning(self, node: str, uid: str) -> None:
         """See Notes."""
