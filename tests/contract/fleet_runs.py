@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.peers.memory_fleet import MemoryFleet
+from tests.peers.memory_fleet import COMMAND, MemoryFleet
 
 
 def definitions(path: Path) -> str:
@@ -36,6 +40,31 @@ def enabled(fleet: MemoryFleet, *args: str, **variables: str) -> str:
     """The id of an enable of all."""
     fleet.run("enable", "memory: *", "--yes", "--parallel", "1", *args, **variables)
     return run_of(fleet)
+
+
+@contextmanager
+def asked(fleet: MemoryFleet, *args: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that waits for its user's answer, and the terminal for that."""
+    master, terminal = os.openpty()
+    try:
+        with subprocess.Popen(
+            [*COMMAND, *args],
+            env=fleet.environment(),
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert running.stderr is not None
+            said = ""
+            while "Change 3 of 3?" not in said:
+                more = running.stderr.read(1)
+                assert more, said
+                said += more
+            yield running, master
+    finally:
+        os.close(master)
+        os.close(terminal)
 
 
 def edit(fleet: MemoryFleet, name: str, **fields: Any) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from nestvirt.journal import Journal
 from nestvirt.model import Change, Power, Target, Vm
-from tests.contract.fleet_runs import definitions, edit, enabled, fleet_runs, run_of
-from tests.lab import wait_for
-from tests.peers.memory_fleet import COMMAND, MemoryFleet
+from tests.contract.fleet_runs import asked, definitions, edit, enabled, fleet_runs, run_of
+from tests.peers.memory_fleet import MemoryFleet
 
 
 @pytest.fixture
@@ -88,26 +86,10 @@ def test_what_was_put_back_by_hand_before_is_nothing_to_put_back(fleet: MemoryFl
 
 def test_who_was_stopped_since_the_plan_was_shown_is_left_alone(fleet: MemoryFleet) -> None:
     run = enabled(fleet)
-    master, terminal = os.openpty()
-    try:
-        running = subprocess.Popen(
-            [*COMMAND, "undo", run, "-o", "json"],
-            env=fleet.environment(),
-            stdin=terminal,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert running.stderr is not None
-        said = ""
-        while "Change" not in said:
-            said += running.stderr.read(1)
+    with asked(fleet, "undo", run, "-o", "json") as (running, terminal):
         edit(fleet, "a", power="stopped", live=None)
-        os.write(master, b"y\n")
+        os.write(terminal, b"y\n")
         out, _ = running.communicate(timeout=60)
-    finally:
-        os.close(master)
-        os.close(terminal)
     rows = {row["target"]: row for row in json.loads(out)["fleet"]}
     assert "agreed to" in rows["memory:id-a"]["error"]["message"]
     assert rows["memory:id-b"]["ending"] == "pass"
@@ -173,13 +155,13 @@ def test_a_vm_whose_own_record_is_gone_is_no_success(fleet: MemoryFleet) -> None
 
 
 def test_two_cannot_take_it_back_at_once(fleet: MemoryFleet) -> None:
-    run = enabled(fleet, NESTVIRT_MEMORY_BOOT="1")
-    first = fleet.begin("undo", run, "--yes")
-    wait_for(lambda: any(told["command"] == "undo" for told in fleet_runs(fleet)), 30, "it to be under way")
-    assert fleet_runs(fleet)[-1]["state"] == "under way"
-    second = fleet.run("undo", run, "--yes")
-    first.communicate()
-    assert (first.returncode, second.returncode) == (0, 1)
+    run = enabled(fleet)
+    with asked(fleet, "undo", run) as (running, terminal):
+        assert fleet_runs(fleet)[-1]["state"] == "under way"
+        second = fleet.run("undo", run, "--yes")
+        os.write(terminal, b"y\n")
+        running.communicate(timeout=60)
+    assert (running.returncode, second.returncode) == (0, 1)
     assert "under way" in second.stderr
 
 
