@@ -85,13 +85,14 @@ def _row() -> dict[str, Any]:
 def _summary() -> dict[str, Any]:
     counts = ["total", *(ending.replace("-", "_") for ending in Ending), "changed"]
     return {
-        "command": {"enum": ["check", "enable", "disable"]},
+        "command": {"enum": ["check", "enable", "disable", "undo"]},
         "verdict": told(
             "The worst of all: fail, then unknown (also not-begun), then plan, then pass.",
             {"enum": ["pass", "plan", "fail", "unknown"]},
         ),
         "run": told(
-            "What --resume takes; null where there is nothing to resume.", {"type": ["string", "null"]}
+            "What --resume and undo take; null where nothing was begun. Of an undo, the run taken back.",
+            {"type": ["string", "null"]},
         ),
         "stopped": told(
             "Why it ended before all were done; null where it did not.", {"type": ["string", "null"]}
@@ -102,7 +103,7 @@ def _summary() -> dict[str, Any]:
 
 
 def fleet() -> str:
-    """What check, enable and disable print of many targets with -o json, and a line of -o jsonl."""
+    """What check, enable, disable and undo print of many targets with -o json, and a line of -o jsonl."""
     row = _row()
     line = strict(HEAD | row["properties"], anyOf=row["anyOf"])
     shapes = {

@@ -81,9 +81,13 @@ class Journal:
 
     Args:
         directory: where runs and locks are kept.
+
+    Attributes:
+        fleet: the run over many that what is begun is part of; empty where it is not.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.fleet = ""
         self._runs = directory / "runs"
         self._locks = directory / "locks"
         self._known: dict[str, list[Path]] = {}  # a VM's identity to its records
@@ -156,6 +160,7 @@ class Journal:
             vm={name: value for name, value in asdict(vm).items() if value is not None},
             power=power,
             endpoint=dict(endpoint),
+            **({"fleet": self.fleet} if self.fleet else {}),
         )
         return record
 
@@ -213,9 +218,13 @@ class Journal:
         steps = tuple(step for run in died for step in run.steps)
         return replace(died[-1], steps=steps, died=tuple(run.id for run in died))
 
-    def whole(self, run_id: str) -> Run:
-        """One run as ``find`` gives it; where it died, with what has died on that VM before and after it."""
-        run = self.find(run_id)
+    def whole(self, run: Run) -> Run:
+        """A run as it is now; where it died, with what has died on that VM before and after it.
+
+        Raises:
+            JournalError: its record is gone, or cannot be read.
+        """
+        run = self._read(self._runs / f"{run.id}.jsonl") or run
         died = self.unfinished(run.target.backend, run.vm)
         if died is None or run.id not in died.died:
             return run

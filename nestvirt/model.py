@@ -365,8 +365,9 @@ class Fleet:
     """All that one run has to say about many targets, in the order in which they were named.
 
     Attributes:
-        command: check, enable or disable.
-        run: the fleet run's own id, for ``--resume``; None where there is nothing to be resumed.
+        command: check, enable, disable or undo.
+        run: the fleet run's own id, for ``--resume`` and undo; None where nothing was begun. Of an undo, the
+            run that is taken back.
         seconds: the wall time of all.
         stopped: why the run ended before all were done; empty where it did not.
         down: how many a run, this one or one before it, has shut down and may have left off.

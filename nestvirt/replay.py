@@ -32,6 +32,7 @@ class Run:
         power: the VM's power state that the run found, and owes back.
         outcome: ``applied``, ``put-back``, ``undone``, or ``continued`` by a later run; None while it is
             under way or after a crash.
+        fleet: the run over many that it is part of; empty where it is one of its own.
         died: of what several runs have left that died one after another: their ids, oldest first.
     """
 
@@ -44,6 +45,7 @@ class Run:
     endpoint: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     outcome: str | None = None
+    fleet: str = ""
     died: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -117,6 +119,7 @@ def replay(run_id: str, lines: list[dict[str, object]]) -> Run:
         {str(k): str(v) for k, v in endpoint.items()},
         tuple(steps),
         outcome,
+        str(begin.get("fleet") or ""),
     )
 
 

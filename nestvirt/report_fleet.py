@@ -220,8 +220,11 @@ def _remains(fleet: Fleet) -> Iterator[str]:
     if fleet.down:
         yield f"{fleet.down} may be off still, which a run has shut down"
     if fleet.run and (unfinished or fleet.down):
-        yield f"to go on: nestvirt {fleet.command} --resume {fleet.run}"
+        again = "undo" if fleet.command == "undo" else f"{fleet.command} --resume"
+        yield f"to go on: nestvirt {again} {fleet.run}"
     undone = [r.outcome.run for r in fleet.rows if r.changed and r.outcome is not None and r.outcome.run]
-    if undone:
+    if undone and fleet.command != "undo":
+        if fleet.run:
+            yield f"to put all of it back: nestvirt undo {fleet.run}"
         more = f" (and so on: {len(undone)} runs, nestvirt undo --list)" if len(undone) > 1 else ""
         yield f"to put a VM back: nestvirt undo {undone[0]}{more}"

@@ -261,7 +261,8 @@ def test_schema_accepts_an_error(kind: type[Error]) -> None:
 
 
 def test_schema_accepts_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nestvirt.cli import undo
+    from nestvirt.cli.runs import list_runs
+    from nestvirt.fleet.record import FleetRuns
 
     journal, target, vm = Journal(tmp_path), Target("libvirt", "web-01"), Vm("u", "web-01")
     for outcome in (None, "applied", "put-back", "continued", "undone"):
@@ -269,7 +270,7 @@ def test_schema_accepts_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureF
         if outcome is not None:
             record.end(outcome)
     with journal.lock("libvirt", vm):
-        undo._list(journal, "json")
+        list_runs(journal, FleetRuns(tmp_path), "json")
     listed = json.loads(capsys.readouterr().out)
     schema("report.schema.json").validate(listed)
     assert [run["state"] for run in listed["runs"]] == [

@@ -1,8 +1,8 @@
-"""The options of a run over many that its record keeps, so that --resume goes on in the same way."""
+"""The options of a run over many that its record keeps, so that --resume and undo go on in the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,19 @@ import click
 from click.core import ParameterSource
 
 from nestvirt.cli.options import ENDPOINT
-from nestvirt.fleet.record import Recorded
+from nestvirt.fleet.recorded import UNDOES, Recorded
 
 KEPT = (
     *(name.replace("-", "_") for name in ENDPOINT),
     *("cpu", "mac_spoofing", "no_restart", "force_off", "timeout", "load_modules", "ssh_config"),
     *("parallel", "batch", "max_failures", "drain_nodes", "delete_emptydir_data", "context", "kubeconfig"),
+    UNDOES,
 )
+AS_BEFORE = (
+    *("parallel", "batch", "max_failures", "timeout", "ssh_config"),
+    *("drain_nodes", "context", "kubeconfig"),
+)
+"""Of them, what holds for the way back, too; what may lose data or cut the power is to be said anew."""
 
 
 def kept(options: Mapping[str, Any]) -> dict[str, object]:
@@ -26,8 +32,10 @@ def kept(options: Mapping[str, Any]) -> dict[str, object]:
     return told | {name: str(Path(str(told[name])).absolute()) for name in paths}
 
 
-def as_before(options: Mapping[str, Any], recorded: Recorded) -> dict[str, Any]:
-    """The options as the run had them, but for those that are given now."""
+def as_before(
+    options: Mapping[str, Any], recorded: Recorded, names: Collection[str] = KEPT
+) -> dict[str, Any]:
+    """The options with these as the run had them, but for those that are given now."""
     context = click.get_current_context()
-    given = {n for n in KEPT if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
-    return {**options, **{n: v for n, v in recorded.options.items() if n in KEPT and n not in given}}
+    given = {n for n in names if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    return {**options, **{n: v for n, v in recorded.options.items() if n in names and n not in given}}

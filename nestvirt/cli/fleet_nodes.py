@@ -47,20 +47,21 @@ class NodesOfRun:
         """Those that the options mean.
 
         Raises:
-            ChangeRejected: the run that is gone on with was on another cluster.
+            ChangeRejected: the run that is gone on with, or taken back, was on another cluster.
         """
         if not options["drain_nodes"]:
             return cls(None, leftovers, stop)
         from nestvirt.kata.kube import Kube
 
         cluster = Cluster.meant(Kube(options["context"], options["kubeconfig"]))
-        if leftovers.resumed is not None and leftovers.resumed.cluster:
-            cluster.expect(leftovers.resumed.id, leftovers.resumed.cluster)
+        before = leftovers.before
+        if before is not None and before.cluster:
+            cluster.expect(before.id, before.cluster, leftovers.instead)
             with contextlib.suppress(ConnectionFailed):  # then each row that needs it says so
                 cluster.known()
         nodes = Nodes(cluster, None, timeout, options["delete_emptydir_data"])
-        if leftovers.resumed is not None:
-            nodes.of_run.update(leftovers.resumed.nodes)
+        if before is not None:
+            nodes.of_run.update(before.nodes)
         nodes.in_haste = lambda: stop.times > 1
         return cls(nodes, leftovers, stop)
 
@@ -83,7 +84,7 @@ class NodesOfRun:
             look: only look, as in a dry run.
 
         Raises:
-            ChangeRejected: the run that is gone on with was on another cluster.
+            ChangeRejected: the run that is gone on with, or taken back, was on another cluster.
             SettingsError: two VMs are one node.
         """
         nodes = self.nodes

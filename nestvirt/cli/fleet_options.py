@@ -40,13 +40,23 @@ pace_options: list[Callable[[Any], Any]] = [
         help="Many VMs: begin no more after N have failed [all are begun; with --batch, 1].",
     ),
 ]
-batch_options: list[Callable[[Any], Any]] = [
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Many VMs: never more than N down at once, and the next N when these are proven.",
+)
+_drain_options: list[Callable[[Any], Any]] = [
     click.option(
-        "--batch",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Many VMs: never more than N down at once, and the next N when these are proven.",
+        "--delete-emptydir-data",
+        is_flag=True,
+        help="With --drain-nodes: evict pods with emptyDir volumes, too; what is in them is lost.",
     ),
+    click.option("--context", metavar="NAME", help="With --drain-nodes: the kubeconfig's context."),
+    click.option("--kubeconfig", type=FILE, metavar="FILE", help="With --drain-nodes: the kubeconfig."),
+]
+batch_options: list[Callable[[Any], Any]] = [
+    batch_option,
     click.option(
         "--resume",
         metavar="[RUN]",
@@ -60,13 +70,17 @@ batch_options: list[Callable[[Any], Any]] = [
         help="Many VMs that are Kubernetes nodes: cordon and drain each before it goes down, one at a time "
         "unless --batch says more; uncordon it when it is Ready.",
     ),
+    *_drain_options,
+]
+undo_batch_options: list[Callable[[Any], Any]] = [
+    batch_option,
     click.option(
-        "--delete-emptydir-data",
-        is_flag=True,
-        help="With --drain-nodes: evict pods with emptyDir volumes, too; what is in them is lost.",
+        "--drain-nodes/--no-drain-nodes",
+        default=None,
+        help="Many VMs that are Kubernetes nodes: drain each, as with enable; --no-drain-nodes: none [as "
+        "that run did].",
     ),
-    click.option("--context", metavar="NAME", help="With --drain-nodes: the kubeconfig's context."),
-    click.option("--kubeconfig", type=FILE, metavar="FILE", help="With --drain-nodes: the kubeconfig."),
+    *_drain_options,
 ]
 
 _OF_MANY = ("group", "parallel", "max_failures", "batch", "delete_emptydir_data", "drain_nodes")
@@ -113,7 +127,31 @@ def names_many(options: Mapping[str, Any]) -> bool:
         raise click.UsageError("--group goes with --targets FILE.")
     if options.get("resume") and (options["names"] or options["targets"]):
         raise click.UsageError("--resume goes on with the targets of that run; name no others.")
-    if any(options.get(name) for name in _OF_DRAIN) and not (options["drain_nodes"] or options["resume"]):
-        idle = [name for name in _OF_DRAIN if options.get(name)]
-        raise click.UsageError(f"--{idle[0].replace('_', '-')} goes with --drain-nodes.")
+    if not options.get("resume"):
+        refuse_idle_drain(options)
     return True
+
+
+def refuse_idle_drain(options: Mapping[str, Any]) -> None:
+    """Refuse what is said of a drain where there is none.
+
+    Raises:
+        UsageError: something is.
+    """
+    idle = [name for name in _OF_DRAIN if options.get(name)]
+    if idle and not options["drain_nodes"]:
+        raise click.UsageError(f"--{idle[0].replace('_', '-')} goes with --drain-nodes.")
+
+
+def refuse_of_many(options: Mapping[str, Any]) -> None:
+    """Refuse what goes with undoing a run over many, where it is one VM's.
+
+    Raises:
+        UsageError: something does.
+    """
+    idle = [name for name in (*_OF_MANY, *_OF_DRAIN) if options.get(name)]
+    if idle:
+        told = idle[0].replace("_", "-")
+        raise click.UsageError(f"--{told} goes with a run over many VMs; undo --list shows which are.")
+    if options["output"] not in ("text", "json"):
+        raise click.UsageError(f"-o {options['output']} goes with a run over many VMs; here: text or json.")

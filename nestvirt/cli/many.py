@@ -1,4 +1,6 @@
-"""check, enable and disable of many VMs: which they are, how a run over them goes, and what came of it."""
+"""check, enable and disable of many VMs: which they are, how a run over them goes, and what came of it.
+
+See undo_many.py for what takes it back."""
 
 from __future__ import annotations
 
@@ -23,16 +25,19 @@ from nestvirt.engine import Manner
 from nestvirt.errors import Error
 from nestvirt.fleet import targetsfile
 from nestvirt.fleet.apart import refuse_one_guest
-from nestvirt.fleet.doing import Doing, Foresight, Reaching
+from nestvirt.fleet.doing import Changing, Doing, Foresight, Reaching
 from nestvirt.fleet.endpoints import Endpoints, Place
 from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.proofs import Proofs
-from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
+from nestvirt.fleet.record import FleetRecord, FleetRuns
+from nestvirt.fleet.recorded import Recorded
 from nestvirt.fleet.recording import Recording
 from nestvirt.fleet.running import Pace, Runner, Stop, Work
 from nestvirt.fleet.selection import Member, Selection
 from nestvirt.journal import Journal
 from nestvirt.model import Ending, Fleet, Goal, Plan, Report, Row, Target, Vm
+
+DOING = {"enable": "enabling", "disable": "disabling", "undo": "undoing"}
 
 
 @dataclass
@@ -63,7 +68,20 @@ class Many:
 
     def _settings_of(self, place: Place) -> Mapping[str, str]:
         target = Target(place.backend, place.name or "*", place.profile)
-        return settings_for(self.chosen, target, self.progress)
+        return settings_for(self.chosen, target, self.progress, dict(place.kept) or None)
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """Those in whose middle the run died that is gone on with."""
+        return self.recorded.broken if self.recorded is not None else ()
+
+    def begin(self, runs: FleetRuns, members: Sequence[Member], besides: Mapping[str, object]) -> FleetRecord:
+        """Open the record of a new run.
+
+        Args:
+            besides: options that hold for all of it, whatever was given.
+        """
+        return runs.begin(self.command, members, {**kept(self.options), **besides})
 
     def members(self) -> list[Member]:
         """Those that are meant, in the order in which they were named."""
@@ -127,7 +145,7 @@ class Many:
         if row.ending is not Ending.PLAN or self.options.get("dry_run"):
             self.tell(row)
 
-    def pace(self, reaching: Reaching, planned: Sequence[Row]) -> Pace:
+    def pace(self, changing: Changing, planned: Sequence[Row]) -> Pace:
         """How what was agreed to is carried out. With --max-failures, what failed in the plan counts, too; a
         batch by itself ends the run only for what was done."""
         batch, failures = self.options["batch"], self.options["max_failures"]
@@ -135,11 +153,15 @@ class Many:
         before = sum(_failed(row) for row in planned) if failures else 0
         failures = failures or (1 if batch else None)
         parallel = self.options["parallel"] or PARALLEL
-        return Pace(parallel, batch, failures, reaching.failed, before, down=reaching.down)
+        return Pace(parallel, batch, failures, changing.failed, before, down=changing.down)
+
+    def run_of(self, recording: Recording | None) -> str | None:
+        """The run that is told of, as it is what one can go on with."""
+        return recording.record.id if recording is not None else None
 
     def finish(self, rows: Sequence[Row], recording: Recording | None = None) -> int:
         """Close the record, and print what came of all; return the exit code."""
-        run, down = (recording.record.id, len(recording.down)) if recording is not None else (None, 0)
+        run, down = self.run_of(recording), len(recording.down) if recording is not None else 0
         if recording is not None and not self.stop.times:
             recording.close()
         if recording is not None and recording.said:
@@ -187,58 +209,69 @@ def reach_many(goal: Goal, options: Mapping[str, Any]) -> int:
             record = open_things.enter_context(runs.reopen(recorded))
             if {member.written for member in members} != set(map(str, recorded.names)):
                 record.meant(members)
-        return _reach(many, goal, members, record, runs, open_things)
+        leftovers = Leftovers(runs, open_things, own=record, before=recorded)
+        of_nodes = NodesOfRun.of(options, many.chosen.timeout, leftovers, many.stop)
+        reaching = Reaching(many.doing(members), manner_of(options), nodes=of_nodes.nodes, goal=goal)
+        return carry_through(many, members, reaching, of_nodes)
 
 
-def _reach(
-    many: Many,
-    goal: Goal,
-    members: Sequence[Member],
-    record: FleetRecord | None,
-    runs: FleetRuns,
-    open_things: ExitStack,
-) -> int:
-    options = many.options
+def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_nodes: NodesOfRun) -> int:
+    """A plan for each, one question, and then what was agreed to."""
+    options, leftovers = many.options, of_nodes.leftovers
+    record, enter = leftovers.own, leftovers.open_things.enter_context
+    journal = changing.doing.journal
+    journal.look()  # a record that may be about any of them is one error, and no row's
     earlier = many.recorded.endings if many.recorded is not None else {}
-    manner = Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
-    leftovers = Leftovers(runs, open_things, own=record, resumed=many.recorded)
-    of_nodes = NodesOfRun.of(options, many.chosen.timeout, leftovers, many.stop)
-    ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
-    doing = many.doing(members)
-    doing.journal.look()  # a record that may be about any of them is one error, and no row's
-    reaching = Reaching(doing, goal, manner, nodes=of_nodes.nodes)
     left = [m for m in members if earlier.get(m.written) is not Ending.PASS]
-    planned = many.run("planning", left, reaching.plan, ahead, last=False)
-    pace = many.pace(reaching, planned)
-    same = reaching.same([m for m, row in zip(left, planned, strict=True) if row.ending is Ending.PLAN])
+    ahead = Pace(max(options["parallel"] or PARALLEL, PARALLEL), reads=True)
+    planned = many.run("planning", left, changing.plan, ahead, last=False)
+    pace = many.pace(changing, planned)
+    same = changing.same([m for m, row in zip(left, planned, strict=True) if row.ending is Ending.PLAN])
     rows = _held_back(planned, same, pace, look=options["dry_run"])
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
-    reaching.down.update(_died_in(many, rows))
-    of_nodes.take_up(reaching.nodes_of(left), many.progress.note, look=options["dry_run"])
+    changing.down.update(_died_in(many, rows))
+    of_nodes.take_up(changing.nodes_of(left), many.progress.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
-        recording = Recording(runs, record, reaching.down, again=True) if record is not None else None
+        recording = Recording(leftovers.runs, record, changing.down, again=True) if record else None
         if recording is not None:
             recording.settled(rows.values())
         return many.finish([*_in_order(many, members, rows, same), *of_nodes.rows], recording)
-    open_things.enter_context(of_nodes.alone(reaching.doing.journal))
+    enter(of_nodes.alone(journal))
     fleet_plan.consent([*rows.values(), *of_nodes.rows], yes=options["yes"], quiet=many.quiet)
     if record is None:
-        told = {**kept(options), **of_nodes.context}
-        record = open_things.enter_context(runs.begin(many.command, reaching.found(members), told))
-    recording = Recording(runs, record, reaching.down, again=many.recorded is not None)
+        record = enter(many.begin(leftovers.runs, changing.found(members), of_nodes.context))
+    journal.fleet = record.id
+    recording = Recording(leftovers.runs, record, changing.down, again=many.recorded is not None)
     recording.settled(rows.values())
-    plans = {m.written: rows[m.written].outcome for m in to_do}
-    agreed = {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
-    of_nodes.begin(record, [reaching.node_names[m.written] for m in to_do if reaching.comes_first(m)])
-    to_do.sort(key=reaching.turn)
-    reaching = replace(reaching, plans=agreed)
-    work = recording.around(reaching.carry_out)
-    done = many.run(f"{many.command[:-1]}ing", to_do, work, pace, last=True)
-    rows |= dict(zip((m.written for m in to_do), done, strict=True))
+    rows |= _carried_out(
+        many, to_do, replace(changing, plans=_agreed(to_do, rows)), of_nodes, recording, pace
+    )
     rows_of_nodes = of_nodes.settle()
     rows_of_all = _in_order(many, members, rows, same)
     recording.settled(row for row in rows_of_all if row.target in same)
     return many.finish([*rows_of_all, *rows_of_nodes], recording)
+
+
+def _agreed(members: Iterable[Member], rows: Mapping[str, Row]) -> dict[str, Report]:
+    """The plans that were shown."""
+    plans = {m.written: rows[m.written].outcome for m in members}
+    return {written: plan for written, plan in plans.items() if isinstance(plan, Report)}
+
+
+def _carried_out(
+    many: Many,
+    to_do: list[Member],
+    changing: Changing,
+    of_nodes: NodesOfRun,
+    recording: Recording,
+    pace: Pace,
+) -> dict[str, Row]:
+    """Do what was agreed to; what came of each."""
+    first = [changing.node_names[m.written] for m in to_do if changing.comes_first(m)]
+    of_nodes.begin(recording.record, first)
+    to_do = sorted(to_do, key=changing.turn)
+    done = many.run(DOING[many.command], to_do, recording.around(changing.carry_out), pace, last=True)
+    return dict(zip((m.written for m in to_do), done, strict=True))
 
 
 def _in_order(
@@ -276,10 +309,14 @@ def _held_back(planned: Iterable[Row], same: Mapping[str, str], pace: Pace, *, l
 
 
 def _died_in(many: Many, rows: Mapping[str, Row]) -> set[str]:
-    """Those in whose middle the run died that is gone on with, and of which nothing can be learned now."""
-    broken = many.recorded.broken if many.recorded is not None else ()
-    outcomes = {name: rows[name].outcome for name in broken if name in rows}
+    """Those in whose middle a run died, and of which nothing can be learned now."""
+    outcomes = {name: rows[name].outcome for name in many.broken if name in rows}
     return {name for name, outcome in outcomes.items() if isinstance(outcome, Error)}
+
+
+def manner_of(options: Mapping[str, Any]) -> Manner:
+    """How the user wants it made; it is planned first, and asked for all at once."""
+    return Manner(_nobody, not options["no_restart"], options["force_off"], dry_run=True)
 
 
 def _nobody(_plan: Plan) -> None:

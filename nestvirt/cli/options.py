@@ -47,7 +47,6 @@ def _output(*forms: str) -> list[Callable[[F], F]]:
 
 output_options = _output(*FORMS)
 listing_output_options = _output("text", "json", "jsonl", "html")
-undo_output_options = _output("text", "json")
 
 
 class Naming(NamedTuple):

@@ -14,15 +14,14 @@ import click
 
 from nestvirt import backends, engine, report, settings
 from nestvirt.backends import AUTO, BELOW
-from nestvirt.backends.base import Backend
 from nestvirt.cli.options import ENDPOINT, VM_EXAMPLES, given, named, words_for
 from nestvirt.cli.output import Progress, finish, stderr_console
 from nestvirt.engine import Session
-from nestvirt.errors import TargetError
+from nestvirt.engine.session import found_again
 from nestvirt.fleet.proofs import Proofs
 from nestvirt.guest.ssh import SshChannel
 from nestvirt.journal import Journal, Run
-from nestvirt.model import Goal, Plan, Target, Vm
+from nestvirt.model import Goal, Plan, Target
 from nestvirt.printable import printable
 
 DECLINED = 130
@@ -157,7 +156,7 @@ def opened(
         yield Session(
             backend=backend,
             target=target,
-            vm=_find_recorded(backend, recorded) if recorded else backend.find(target.name),
+            vm=found_again(backend, recorded) if recorded else backend.find(target.name),
             journal=Journal(settings.state_path()),
             spelling=chosen.spelling(target, kept),
             beside=chosen.beside(),
@@ -227,19 +226,6 @@ def _with_password(target: Target, values: Mapping[str, str], progress: Progress
     progress.rest()
     question = f"Password of {printable(values['username'])}"
     return {**values, "password": click.prompt(question, hide_input=True, err=True)}
-
-
-def _find_recorded(backend: Backend, run: Run) -> Vm:
-    try:
-        return backend.find(run.vm.id)
-    except TargetError as error:
-        where = settings.SETTINGS[run.target.backend][0].name
-        raise TargetError(
-            f"the {backend.kind.thing} {run.vm.name} of run {run.id} is not to be found",
-            evidence=f"{error.message}: {error.evidence}",
-            cure=f"{error.cure}; where it was deleted at {run.endpoint.get(where, 'that place')}, there is "
-            "nothing left to put back",
-        ) from error
 
 
 def consenting(

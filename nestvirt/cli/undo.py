@@ -1,49 +1,41 @@
-"""``nestvirt undo``: put back exactly what a run changed."""
+"""``nestvirt undo``: put back exactly what a run changed, over one VM or many."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import click
 
 from nestvirt import engine, settings
+from nestvirt.cli.fleet_options import pace_options, refuse_of_many, undo_batch_options
 from nestvirt.cli.options import (
     change_options,
     drain_options,
     endpoint_options,
+    output_options,
     run_options,
     timeout_option,
-    undo_output_options,
     with_options,
 )
-from nestvirt.cli.output import Progress, finish, reporting_errors, stdout_console
+from nestvirt.cli.output import Progress, finish, reporting_errors
+from nestvirt.cli.runs import list_runs
 from nestvirt.cli.session import Chosen, consenting, opened
+from nestvirt.fleet.record import FleetRuns
 from nestvirt.journal import Journal, Run
-from nestvirt.printable import printable
-from nestvirt.report import SCHEMA_VERSION
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--list", "listing", is_flag=True, help="List all runs, newest first.")
-@with_options(
-    run_options, drain_options, change_options, [timeout_option], endpoint_options, undo_output_options
-)
+@with_options(run_options, drain_options, change_options, [timeout_option], endpoint_options)
+@with_options(pace_options, undo_batch_options, output_options)
 @reporting_errors
-def undo(
-    run: str | None,
-    listing: bool,
-    dry_run: bool,
-    yes: bool,
-    no_restart: bool,
-    force_off: bool,
-    quiet: bool,
-    output: str,
-    **options: Any,
-) -> int:
+def undo(run: str | None, listing: bool, **options: Any) -> int:
     """Put back exactly what RUN changed: the newest run that can be undone, where none is named.
+
+    The id of a run over many VMs takes all of it back, with one plan and one question; where that is stopped
+    or dies, run it again. It goes on as that run did, with its --batch and --drain-nodes. Of one VM's run the
+    report is text or JSON.
 
     It works after a crash in the middle of the run, too, and can itself be repeated. It connects where the
     run did; only an option says otherwise. Passwords and tokens are not recorded, and looked for anew.
@@ -57,8 +49,17 @@ def undo(
       nestvirt undo --vsphere web-01
       nestvirt undo --vmx machine.vmx
       nestvirt undo 20260131-101500-1a2b3c --yes
+      nestvirt undo 20260131-101500-1a2b3c --dry-run -o html
     """
-    journal, chosen = Journal(settings.state_path()), Chosen.of(options)
+    notes = Progress(quiet=bool(options["quiet"]))
+    journal = Journal(settings.state_path())
+    fleets = FleetRuns(settings.state_path(), lambda ill: notes.note(f"{ill.message}, and is left out"))
+    if run is not None and not listing and _is_of_many(run, journal, fleets):
+        from nestvirt.cli.undo_many import undo_many
+
+        return undo_many(run, fleets, options)
+    refuse_of_many(options)
+    chosen = Chosen.of(options)
     backend, vm = chosen.vm or (None, None)
     if backend == "vmx" and vm is not None:
         from nestvirt.backends.workstation.vmfile import recorded_name  # when it is used, as a backend is
@@ -67,37 +68,29 @@ def undo(
     if listing:
         if run is not None:
             raise click.UsageError("--list takes no RUN.")
-        return _list(journal, output, vm, backend)
-    recorded = journal.find(run, vm, backend)
+        return list_runs(journal, fleets, str(options["output"]), vm, backend)
+    return _undo_one(journal.find(run, vm, backend), chosen, **options)
+
+
+def _is_of_many(run: str, journal: Journal, fleets: FleetRuns) -> bool:
+    return fleets.get(run) is not None and run not in {single.id for single in journal.runs()}
+
+
+def _undo_one(
+    recorded: Run,
+    chosen: Chosen,
+    *,
+    dry_run: bool,
+    yes: bool,
+    no_restart: bool,
+    force_off: bool,
+    quiet: bool,
+    output: str,
+    **_options: Any,
+) -> int:
     progress = Progress(quiet=quiet or output != "text")
     with opened(chosen, recorded.target, progress, recorded=recorded) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)
         report = engine.undo(session, recorded, manner)
     return finish(report, output)
-
-
-def _list(journal: Journal, output: str, vm: str | None = None, backend: str | None = None) -> int:
-    runs = [(r, _state(journal, r)) for r in journal.runs() if r.is_of(vm, backend)]
-    if output == "json":
-        rows = [
-            {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": state}
-            for r, state in runs
-        ]
-        click.echo(json.dumps({"schema_version": SCHEMA_VERSION, "runs": rows}, indent=2, ensure_ascii=False))
-        return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", min_width=22, no_wrap=True)  # never cut: it is what undo is told
-    for name in ("time", "command", "target", "state"):
-        table.add_column(name, overflow="fold")
-    for r, state in runs:
-        table.add_row(r.id, r.time, r.command, printable(str(r.target), 60), state)
-    stdout_console(width=None if sys.stdout.isatty() else 120).print(table if runs else "no runs yet")
-    return 0
-
-
-def _state(journal: Journal, run: Run) -> str:
-    under_way = run.outcome is None and journal.under_way(run.target.backend, run.vm) is not None
-    return "under way" if under_way else run.state

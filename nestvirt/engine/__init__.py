@@ -6,7 +6,7 @@ a journal from which ``undo`` puts it back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -51,7 +51,7 @@ from nestvirt.model import (
 )
 from nestvirt.plan import make_plan
 
-__all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo"]
+__all__ = ["CHECKS", "Manner", "Session", "Step", "check", "reach", "undo", "undoing"]
 
 CHECKS = {
     "vm-run-interrupted": "Did an earlier run on this VM die in its middle?",
@@ -161,10 +161,10 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         Error: as ``reach``.
     """
     with _locked(session, manner):
-        run = session.journal.whole(run.id)  # as it is now that nobody else can write it
+        run = session.journal.whole(run)  # as it is now that nobody else can write it
         refuse_another(session, run)
         facts = read_when_quiet(session)
-        changes = _undoing(run, facts)
+        changes = undoing(run, facts.value)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()
         if blockers:
             return Report(str(session.target), blockers, run=run.id, goal=None, blockers=blockers)
@@ -176,11 +176,11 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
         cycle = owed or (manner.restart and received and bool(changes) and running)
         _refuse_while_it_runs(session, facts, changes, cycle)
         would = _would(session, Plan(changes, owed, ()), facts, cycle, owed)
+        warnings = make_plan(facts.judge(Goal(nested=False))).warnings
         if manner.dry_run:
-            planned = Report(str(session.target), (), changes, None, run.id, would, None, planned=True)
+            planned = Report(str(session.target), warnings, changes, None, run.id, would, None, planned=True)
             return replace(planned, cycled=cycle)
         if changes or owed:
-            warnings = make_plan(facts.judge(Goal(nested=False))).warnings
             manner.consent(Plan(changes, owed, (), warnings, would=would))
             record = session.journal.record(run)
             record.undoing(facts.power)
@@ -288,11 +288,19 @@ def _locked(session: Session, manner: Manner) -> Iterator[None]:
         yield
 
 
-def _undoing(run: Run, facts: Facts) -> tuple[Change, ...]:
+def undoing(run: Run, value: Callable[[str], str | None]) -> tuple[Change, ...]:
+    """The changes that take a run back.
+
+    Args:
+        value: what a setting is before that.
+
+    Raises:
+        ChangeRejected: a setting was changed by somebody else since.
+    """
     changes: list[Change] = []
     for first, last in reversed(ends(run)):
         setting, before = first.change.setting, first.change.before
-        current = facts.value(setting)
+        current = value(setting)
         if current == before or first.change.lasts:
             continue
         if last.read_back and current != last.kept:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from nestvirt import settings
 from nestvirt.backends.base import Backend, Facts, Lingering, moments
-from nestvirt.errors import Busy
+from nestvirt.errors import Busy, TargetError
 from nestvirt.guest.channel import Channel
-from nestvirt.journal import Journal
+from nestvirt.journal import Journal, Run
 from nestvirt.model import ColdBoot, Finding, Goal, Plan, Status, Target, Vm
 from nestvirt.plan import make_plan
 
@@ -78,6 +79,24 @@ class Manner:
     restart: bool = True
     force_off: bool = False
     dry_run: bool = False
+
+
+def found_again(backend: Backend, run: Run) -> Vm:
+    """The VM of a run, by what stays when it is renamed.
+
+    Raises:
+        TargetError: it is not there any more.
+    """
+    try:
+        return backend.find(run.vm.id)
+    except TargetError as error:
+        where = settings.SETTINGS[run.target.backend][0].name
+        raise TargetError(
+            f"the {backend.kind.thing} {run.vm.name} of run {run.id} is not to be found",
+            evidence=f"{error.message}: {error.evidence}",
+            cure=f"{error.cure}; where it was deleted at {run.endpoint.get(where, 'that place')}, there is "
+            "nothing left to put back",
+        ) from error
 
 
 def read(session: Session) -> Facts:

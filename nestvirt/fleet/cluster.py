@@ -44,7 +44,7 @@ class Cluster:
 
     kube: Kube
     uid: str = ""
-    _before: tuple[str, str] | None = None
+    _before: tuple[str, str, str] | None = None
     _known: Mapping[str, State] | Error | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,9 +62,14 @@ class Cluster:
         """Which it is, for people, by the name of its context."""
         return printable(self.kube.place, 100)
 
-    def expect(self, run: str, uid: str) -> None:
-        """Refuse another one than that of the run that is gone on with; an empty uid says nothing."""
-        self._before = (run, uid) if uid else None
+    def expect(self, run: str, uid: str, instead: str) -> None:
+        """Refuse another one than that of the run that is gone on with, or taken back.
+
+        Args:
+            uid: that cluster's; empty where it is not known.
+            instead: what the user can do without it.
+        """
+        self._before = (run, uid, instead) if uid else None
 
     def known(self) -> Mapping[str, State]:
         """Its nodes as they were at first; what is done to one updates that one.
@@ -86,13 +91,13 @@ class Cluster:
     def _first(self) -> Mapping[str, State]:
         found = self.kube.get("namespaces", WHOSE_UID)
         self.uid = str(at(found, "metadata", "uid") or "")
-        run, then = self._before or ("", self.uid)
+        run, then, instead = self._before or ("", self.uid, "")
         if self.uid != then:
             raise ChangeRejected(
                 f"{self.place} is not the cluster of run {run}",
                 evidence=f"its uid is {printable(self.uid, 60) or 'unknown'}, and was {then}; "
                 "nothing was touched",
-                cure="give that run's cluster: --context NAME; or begin a new run with the same targets",
+                cure=f"give that run's cluster: --context NAME; or {instead}",
             )
         return self.all_now()
 

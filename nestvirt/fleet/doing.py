@@ -138,8 +138,8 @@ class Doing:
 
 
 @dataclass(frozen=True)
-class Reaching:
-    """enable, or disable: first a plan for each, then, when all plans are agreed to, each is carried out.
+class Changing:
+    """First a plan for each, then, when all plans are agreed to, each is carried out.
 
     Attributes:
         manner: without its consent, which is asked for all at once.
@@ -152,7 +152,6 @@ class Reaching:
     """
 
     doing: Doing
-    goal: Goal
     manner: Manner
     plans: Mapping[str, Report] = field(default_factory=dict)
     nodes: Nodes | None = None
@@ -170,16 +169,23 @@ class Reaching:
     def plan(self, member: Member, tell: Tell) -> Report:
         """What would be done. Where nothing is to be done, it is verified at once."""
         self.doing.foresight.before(member)
-        session = self.doing.session(member, tell)
+        session = self._session(member, tell)
         if _owes_power(session) and session.backend.read(session.vm).power is not Power.RUNNING:
             self.down.add(member.written)
         self.node_names[member.written] = node = member.node or session.vm.name
         if self.nodes is not None and runs(session):
             self.nodes.of_run.add(node)
-        report = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
+        report = self._engine(member, session, replace(self.manner, dry_run=True))
         if report.planned:
             report = replace(report, remains=(*report.remains, *self._besides(member, session, report)))
         return self.doing._kept(session, report)
+
+    def _session(self, member: Member, tell: Tell) -> Session:
+        return self.doing.session(member, tell)
+
+    def _engine(self, member: Member, session: Session, manner: Manner) -> Report:
+        """What the engine does; in a dry run, what it would do."""
+        raise NotImplementedError
 
     def _besides(self, member: Member, session: Session, plan: Report) -> list[str]:
         """What else is done for a plan, to be agreed to as well."""
@@ -201,29 +207,29 @@ class Reaching:
             seen.add(step)
             tell(step, detail)
 
-        session = self.doing.session(member, telling)
-        manner = replace(self.manner, consent=self._agreed(member), dry_run=False)
+        session = self._session(member, telling)
+        manner = replace(self.manner, consent=agreeing(self.plans[member.written]), dry_run=False)
 
-        def reach() -> Report:
-            return self.doing._kept(session, engine.reach(session, self.goal, manner))
+        def change() -> Report:
+            return self.doing._kept(session, self._engine(member, session, manner))
 
         with self._alone(session), self._knowing_power(member, session):
             if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
-                report = reach()
+                report = change()
             else:
                 node = self.node_names[member.written]
-                ahead = partial(self._ahead, session, manner.consent)
-                report = while_away(self.nodes, node, session, ahead, reach, seen, tell)
+                ahead = partial(self._ahead, member, session, manner)
+                report = while_away(self.nodes, node, session, ahead, change, seen, tell)
         if Step.START not in seen:
             self.left_off.add(member.written)
         return report
 
-    def _ahead(self, session: Session, consent: Callable[[Plan], None]) -> Report:
+    def _ahead(self, member: Member, session: Session, manner: Manner) -> Report:
         """What would be done by now; refused where that is not what was agreed to."""
-        plan = engine.reach(session, self.goal, replace(self.manner, dry_run=True))
+        plan = self._engine(member, session, replace(manner, dry_run=True))
         if not plan.planned:
             return self.doing._kept(session, plan)
-        consent(replace(make_plan(plan.findings), changes=plan.changes, would=plan.remains))
+        manner.consent(replace(make_plan(plan.findings), changes=plan.changes, would=plan.remains))
         return plan
 
     def _alone(self, session: Session) -> threading.Lock:
@@ -280,21 +286,36 @@ class Reaching:
         except ConnectionFailed:
             return False  # it is started only
 
-    def _agreed(self, member: Member) -> Callable[[Plan], None]:
-        shown = self.plans[member.written]
 
-        def consent(plan: Plan) -> None:
-            new = [warning for warning in plan.warnings if warning not in shown.findings]
-            if plan.changes != shown.changes or not set(plan.would) <= set(shown.remains) or new:
-                would = [line.partition("; it ")[2] for line in plan.would]
-                minded = [f"mind {warning.check}: {warning.evidence}" for warning in new]
-                raise ChangeRejected(
-                    "what has to be done is not any more what was agreed to",
-                    evidence=f"it {'; '.join((*would, *minded))}",
-                    cure="the VM was not touched; run this again to see the new plan",
-                )
+@dataclass(frozen=True)
+class Reaching(Changing):
+    """enable, or disable."""
 
-        return consent
+    goal: Goal = field(default_factory=Goal)
+
+    def _engine(self, member: Member, session: Session, manner: Manner) -> Report:
+        return engine.reach(session, self.goal, manner)
+
+
+def agreeing(shown: Report, so_far: str = "the VM was not touched") -> Callable[[Plan], None]:
+    """A consent to what was shown, and to nothing else.
+
+    Args:
+        so_far: what is to be known of the VM where it is refused.
+    """
+
+    def consent(plan: Plan) -> None:
+        new = [warning for warning in plan.warnings if warning not in shown.findings]
+        if plan.changes != shown.changes or not set(plan.would) <= set(shown.remains) or new:
+            would = [line.partition("; it ")[2] for line in plan.would]
+            minded = [f"mind {warning.check}: {warning.evidence}" for warning in new]
+            raise ChangeRejected(
+                "what has to be done is not any more what was agreed to",
+                evidence=f"it {'; '.join((*would, *minded))}",
+                cure=f"{so_far}; run this again to see the new plan",
+            )
+
+    return consent
 
 
 def _owes_power(session: Session) -> bool:

@@ -53,7 +53,7 @@ def while_away(
     node: str,
     session: Session,
     ahead: Callable[[], Report],
-    reach: Callable[[], Report],
+    change: Callable[[], Report],
     seen: Set[Step],
     tell: Callable[[Step, str], None],
 ) -> Report:
@@ -61,16 +61,16 @@ def while_away(
 
     Args:
         ahead: finds what would be done now, and refuses what was not agreed to: no node is drained in vain.
-        reach: does it.
+        change: does it.
         seen: the steps of it that were taken.
         tell: told of what takes its time besides.
 
     Raises:
-        Error: as ``ahead``, ``reach`` and ``Nodes.away``; it says what is changed, too.
+        Error: as ``ahead``, ``change`` and ``Nodes.away``; it says what is changed, too.
     """
     state, running = state_for(nodes, node, session), runs(session)
     if state is None:
-        return reach()
+        return change()
     _refuse_unready(session, node, nodes.cluster.now(node), running)
     if running:
         plan = ahead()
@@ -80,7 +80,7 @@ def while_away(
     try:
         with nodes.away(node, lambda what: tell(Step.STOP, what), drain=running) as trip:
             try:
-                done = reach()
+                done = change()
             finally:
                 trip.stopped = not OFF.isdisjoint(seen)
                 trip.started = trip.stopped and (done is not None or _seen_running(session))
@@ -105,4 +105,7 @@ def _told_what_is_done(error: Error, done: Report) -> None:
         error.changed, error.run = True, done.run
         proven = ", and it is proven" if done.conclusion is Status.PASS else ""
         undo = f"; to put it back: nestvirt undo {done.run}" if done.run else ""
-        error.cure = f"{error.cure}; the VM has its change{proven}{undo}"
+        said = (
+            f"the VM has its change{proven}{undo}" if done.goal is not None else "the VM itself is put back"
+        )
+        error.cure = f"{error.cure}; {said}"

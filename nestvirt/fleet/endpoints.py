@@ -19,17 +19,20 @@ class Place:
 
     Attributes:
         name: of the target, for backends whose targets each have a connection of their own; else empty.
+        kept: what an earlier run was connected with, where it is that run's hypervisor that is meant.
     """
 
     backend: str
     profile: str | None
     name: str = ""
+    kept: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(cls, target: Target) -> Place:
+    def of(cls, target: Target, kept: Mapping[str, str] | None = None) -> Place:
         """Where a target is."""
         apart = backends.backend_class(target.backend).kind.apart
-        return cls(target.backend, target.profile, target.name if apart else "")
+        name = target.name if apart else ""
+        return cls(target.backend, target.profile, name, tuple(sorted((kept or {}).items())))
 
     def __str__(self) -> str:
         return f"{self.backend}@{self.profile}" if self.profile else self.backend

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from nestvirt.errors import Busy, ChangeRejected, JournalError
 from nestvirt.fleet.endpoints import address_of
 from nestvirt.fleet.nodes import Nodes
-from nestvirt.fleet.record import FleetRecord, FleetRuns, Recorded
+from nestvirt.fleet.record import FleetRecord, FleetRuns
+from nestvirt.fleet.recorded import Recorded
 from nestvirt.journal import Run
 
 
@@ -21,14 +22,18 @@ class Leftovers:
     Attributes:
         open_things: closes the records that were left, which are locked until then.
         own: this run's record; None before there is something to be changed.
-        resumed: the run that is gone on with; its record is this run's own.
+        before: the run that is gone on with, or taken back.
+        held: its record, open; None where that is this run's own, and in a dry run.
+        takes_back: whether it is taken back.
         found: the nodes that are to be uncordoned, and which run has left them so.
     """
 
     runs: FleetRuns
     open_things: ExitStack
     own: FleetRecord | None = None
-    resumed: Recorded | None = None
+    before: Recorded | None = None
+    held: FleetRecord | None = None
+    takes_back: bool = False
     found: dict[str, str] = field(default_factory=dict)
     _held: dict[str, list[FleetRecord]] = field(default_factory=dict)
 
@@ -43,23 +48,20 @@ class Leftovers:
             look: leave the records as they are, as in a dry run.
 
         Raises:
-            ChangeRejected: the run that is gone on with was on another cluster.
+            ChangeRejected: the run that is gone on with, or taken back, was on another cluster.
             Error: the cluster cannot be asked.
         """
         for run in [run for run in self.runs.runs() if run.cordoned or run.away]:
-            own = self.resumed is not None and run.id == self.resumed.id
-            if own:
-                _refuse_elsewhere(nodes, run)
-                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), None)
+            if self.before is not None and run.id == self.before.id:
+                self._refuse_elsewhere(nodes, run)
+                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held)
                 continue
             with ExitStack() as closing:
                 record = None
                 if not look:
                     try:
                         record = closing.enter_context(self.runs.reopen(run))
-                        run = self.runs.find(
-                            run.id, run.command
-                        )  # as it is now that nobody else can write it
+                        run = self.runs.get(run.id) or run  # as it is now that nobody else can write it
                     except (Busy, JournalError):
                         continue
                 yield from self._taken(nodes, run, wanted, record)
@@ -85,7 +87,23 @@ class Leftovers:
                 nodes.left.add(node)
                 yield f"{said}; to uncordon it is in the plan"
             else:
-                yield f"{said}, which is none of this one's: nestvirt {run.command} --resume {run.id}"
+                yield f"{said}, which is none of this one's: {run.again}"
+
+    @property
+    def instead(self) -> str:
+        """What can be done where the cluster of the run before is not to be had."""
+        return "--no-drain-nodes" if self.takes_back else "begin a new run with the same targets"
+
+    def _refuse_elsewhere(self, nodes: Nodes, run: Recorded) -> None:
+        """Where a run's nodes are not, it is not gone on with."""
+        for node, uid in run.cordoned.items():
+            if not nodes.cluster.has(node, uid):
+                raise ChangeRejected(
+                    f"{nodes.cluster.place} does not have the node {node} that run {run.id} has cordoned",
+                    evidence=f"its uid was {uid}; nothing was touched" if uid else "nothing was touched",
+                    cure="give that run's cluster: --context NAME; where the node is gone for good, "
+                    f"{self.instead}",
+                )
 
     def _records(self, node: str) -> list[FleetRecord]:
         return [*([self.own] if self.own is not None else []), *self._held.get(node, [])]
@@ -130,15 +148,3 @@ def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
                     f"run {run.id} has left its node {node} cordoned; when that is Ready: "
                     f"kubectl {where}uncordon {shlex.quote(node)}"
                 )
-
-
-def _refuse_elsewhere(nodes: Nodes, run: Recorded) -> None:
-    """Where a run's nodes are not, it is not gone on with."""
-    for node, uid in run.cordoned.items():
-        if not nodes.cluster.has(node, uid):
-            raise ChangeRejected(
-                f"{nodes.cluster.place} does not have the node {node} that run {run.id} has cordoned",
-                evidence=f"its uid was {uid}; nothing was touched" if uid else "nothing was touched",
-                cure="give that run's cluster: --context NAME; where the node is gone for good, begin a new "
-                "run with the same targets",
-            )

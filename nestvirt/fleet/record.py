@@ -15,67 +15,14 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from nestvirt.errors import Busy, Error, JournalError, TargetError
-from nestvirt.fleet.node_lines import NODE_EVENTS, Away, NodeLines, of_nodes
-from nestvirt.fleet.selection import Known, Member
-from nestvirt.model import Ending, Target
-
-SCHEMA_VERSION = 1
-DETAILS = ("ssh", "ssh_config", "node")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a record says.
-
-    Attributes:
-        names: the targets, and those patterns that could not be resolved, in the order of the run.
-        details: a name as it is written to its ``ssh``, ``ssh_config`` and ``node``.
-        options: the command's options by name.
-        endings: how those ended that did.
-        known: which VM each name meant.
-        broken: those in whose middle the run died, or that it has shut down and may have left off.
-        cordoned: nodes that the run has cordoned, and not uncordoned, with their uids.
-        away: nodes that the run has had down, and not seen back.
-        nodes: all that it has had down.
-        cluster: the uid of the cluster whose nodes they are; empty where none was asked.
-        ended: whether it came to its end.
-    """
-
-    id: str
-    command: str
-    time: str
-    names: tuple[str | Target, ...]
-    details: Mapping[str, Mapping[str, str]]
-    options: Mapping[str, object]
-    endings: Mapping[str, Ending] = field(default_factory=dict)
-    known: Mapping[str, Known] = field(default_factory=dict)
-    broken: tuple[str, ...] = ()
-    cordoned: Mapping[str, str] = field(default_factory=dict)
-    away: Mapping[str, Away] = field(default_factory=dict)
-    nodes: frozenset[str] = frozenset()
-    cluster: str = ""
-    ended: bool = False
-
-    @property
-    def resumable(self) -> bool:
-        """Whether something is left to be done."""
-        return bool(self.cordoned) or any(self.endings.get(n) is not Ending.PASS for n in self._written)
-
-    @property
-    def through(self) -> bool:
-        """Whether each has its ending, whatever that is."""
-        open_ends = self.cordoned or self.broken
-        return not open_ends and all(name in self.endings for name in self._written)
-
-    @property
-    def _written(self) -> Iterator[str]:
-        return map(str, self.names)
+from nestvirt.errors import Busy, JournalError, TargetError
+from nestvirt.fleet.node_lines import NodeLines
+from nestvirt.fleet.recorded import DETAILS, SCHEMA_VERSION, Recorded, read
+from nestvirt.fleet.selection import Member
+from nestvirt.model import Ending
 
 
 class FleetRecord(NodeLines):
@@ -116,9 +63,24 @@ class FleetRecord(NodeLines):
         """Note that a target is about to be worked on."""
         self._write(event="begun", target=target)
 
-    def ended(self, target: str, ending: Ending, *, down: bool = False) -> None:
-        """Note how it ended, and whether the run has shut it down and may have left it off."""
-        self._write(event="ended", target=target, ending=ending, **({"down": True} if down else {}))
+    def ended(self, target: str, ending: Ending, run: str | None = None, *, down: bool = False) -> None:
+        """Note how it ended.
+
+        Args:
+            run: its run in the journal, where that has left something changed.
+            down: whether the run has shut it down, and may have left it off.
+        """
+        besides = {"run": run, "down": down}
+        told = {name: value for name, value in besides.items() if value}
+        self._write(event="ended", target=target, ending=ending, **told)
+
+    def taken_back(self) -> None:
+        """Note that it is about to be undone, so that it is not gone on with any more."""
+        self._write(event="undoing")
+
+    def undone(self) -> None:
+        """Note that all of it is undone."""
+        self._write(event="undone")
 
     def end(self) -> None:
         """Note that the run came to its end, whatever came of its targets."""
@@ -166,6 +128,7 @@ class FleetRuns:
             schema_version=SCHEMA_VERSION,
             command=command,
             time=now.isoformat(timespec="seconds"),
+            traced=True,
             options=dict(options),
             **_members_told(members),
         )
@@ -184,7 +147,7 @@ class FleetRuns:
 
     def end(self, record: FleetRecord) -> None:
         """Note that a run came to its end, if each of its targets has one."""
-        run = _read(self._folder / f"{record.id}.jsonl")
+        run = read(self._folder / f"{record.id}.jsonl")
         if run is not None and run.through:
             record.end()
 
@@ -192,7 +155,7 @@ class FleetRuns:
         """All runs that can be read, newest first."""
         for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
             try:
-                run = _read(path)
+                run = read(path)
             except JournalError as error:
                 if path not in self._ill:
                     self._skipped(error)
@@ -210,8 +173,7 @@ class FleetRuns:
         """
         if run_id is None:
             return self._newest(command)
-        path = self._folder / f"{run_id}.jsonl"
-        run = _read(path) if re.fullmatch(r"[\w-]+", run_id) and path.exists() else None
+        run = self.get(run_id)
         if run is None:
             raise TargetError(
                 f"there is no fleet run {run_id!r}",
@@ -220,11 +182,36 @@ class FleetRuns:
             )
         if run.command != command:
             raise TargetError(
-                f"the fleet run {run.id} is one of {run.command}",
-                evidence=self._known(),
-                cure=f"nestvirt {run.command} --resume {run.id}",
+                f"the fleet run {run.id} is one of {run.command}", evidence=self._known(), cure=run.again
+            )
+        if run.taken_back:
+            raise TargetError(
+                f"the fleet run {run.id} was taken back, and is not gone on with",
+                evidence=f"it is {run.state}",
+                cure=f"begin a new one: nestvirt {command} TARGET…"
+                + ("" if run.undone else f"; to have the rest undone: nestvirt undo {run.id}"),
             )
         return run
+
+    def get(self, run_id: str) -> Recorded | None:
+        """One run by its id; None where there is none.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        path = self._folder / f"{run_id}.jsonl"
+        return read(path) if re.fullmatch(r"[\w-]+", run_id) and path.exists() else None
+
+    def under_way(self, run: Recorded) -> bool:
+        """Whether a process works on it, or takes it back, at this moment. Writes nothing."""
+        try:
+            with (self._folder / f"{run.id}.jsonl").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _newest(self, command: str) -> Recorded:
         """What came after a run may have been meant to take it back, so that no older one is gone on with."""
@@ -285,69 +272,6 @@ def _told(member: Member) -> dict[str, object]:
         told["target"] = [member.target.backend, member.target.profile, member.target.name]
     told |= {"told": member.told} if member.told else {}
     return told | {name: value for name, value in details.items() if value is not None}
-
-
-def _read(path: Path) -> Recorded | None:
-    """One run; None where it died before its first line was written, and with that before anything."""
-    try:
-        complete = path.read_bytes().rpartition(b"\n")[0]
-        lines = [json.loads(line) for line in complete.split(b"\n")] if complete else []
-        return _replayed(path.stem, lines) if lines else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, Error) as error:
-        raise JournalError(
-            f"the record {path} cannot be read",
-            evidence=f"{type(error).__name__}: {error}",
-            cure="move that file away; each VM's own record is in the journal: nestvirt undo --list",
-        ) from error
-
-
-def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:
-    begin = lines[0]
-    options = begin["options"]
-    if begin["schema_version"] != SCHEMA_VERSION or not isinstance(options, dict):
-        raise ValueError("not a record of this version")
-    run = Recorded(run_id, str(begin["command"]), str(begin["time"]), options=options, **_meant(begin))
-    endings: dict[str, Ending] = {}
-    broken: dict[str, None] = {}
-    ended = False
-    for line in lines[1:]:
-        match line:
-            case {"event": "members"}:
-                run = replace(run, **_meant(line))
-            case {"event": "begun", "target": str(target)}:
-                endings.pop(target, None)
-                broken[target] = None
-                ended = False
-            case {"event": "ended", "target": str(target), "ending": str(ending)}:
-                endings[target] = Ending(ending)
-                if line.get("down"):
-                    broken[target] = None
-                else:
-                    broken.pop(target, None)
-            case {"event": event} if event in NODE_EVENTS:
-                pass  # see of_nodes
-            case {"event": "end"}:
-                ended = True
-            case _:
-                raise ValueError(f"unknown line: {line}")
-    return replace(run, endings=endings, broken=tuple(broken), ended=ended, **of_nodes(lines))
-
-
-def _meant(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line says of the members."""
-    names: list[str | Target] = []
-    details: dict[str, Mapping[str, str]] = {}
-    known: dict[str, Known] = {}
-    for member in line["members"]:
-        written = str(member["written"])
-        target = member.get("target")
-        names.append(Target(target[0], target[2], target[1]) if target else written)
-        for name, told in (member.get("told") or {written: member}).items():
-            details[name] = {key: str(told[key]) for key in DETAILS if key in told}
-        if "vm" in member or "at" in member:
-            endpoint = line["endpoints"][member["at"]] if "at" in member else {}
-            known[written] = Known(str(member.get("vm", "")), endpoint)
-    return {"names": tuple(names), "details": details, "known": known}
 
 
 def _unwritable(error: OSError) -> JournalError:

@@ -39,20 +39,23 @@ class Recording:
 
         def work(member: Member, tell: Tell) -> Report:
             self.record.begun(member.written)
-            ending = Ending.FAIL
+            ending, run = Ending.FAIL, None
             try:
                 report = carry_out(member, tell)
-                ending = Row(member.written, report).ending
+                ending, run = Row(member.written, report).ending, report.run
                 return report
+            except Error as error:
+                run = error.run
+                raise
             finally:
-                self.ended(member.written, ending)
+                self.ended(member.written, ending, run)
 
         return work
 
-    def ended(self, written: str, ending: Ending) -> None:
+    def ended(self, written: str, ending: Ending, run: str | None = None) -> None:
         """Note how it ended. Where that cannot be written, the user still has to know what came of it."""
         try:
-            self.record.ended(written, ending, down=written in self.down)
+            self.record.ended(written, ending, run, down=written in self.down)
         except JournalError as error:
             self.lost.append(written)
             self.failure = error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.contract.fleet_runs import run_of
 from tests.peers.kubelet import Cluster, Machine
 from tests.peers.memory_fleet import MemoryFleet
 
@@ -135,6 +137,65 @@ def test_killed_while_a_node_is_cordoned_the_same_command_again_uncordons_it(
     assert all(vm["boots"] == 1 for vm in fleet.vms().values())
     again = fleet.run(*words(cluster), **environment(cluster))
     assert "cordoned" not in again.stderr
+
+
+def way_back(fleet: MemoryFleet, cluster: Cluster, *args: str) -> subprocess.CompletedProcess[str]:
+    """Take back the newest enable of many."""
+    return fleet.run("undo", run_of(fleet), "--yes", *args, **environment(cluster))
+
+
+def test_it_is_taken_back_as_it_was_done_node_by_node(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.run(*words(cluster), **environment(cluster))
+    played.down.clear()
+    played.cordoned_when_down.clear()
+    done = way_back(fleet, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"drain node worker-1 of {cluster.plane.context} first" in " ".join(done.stderr.split())
+    assert played.down == [*WORKERS, MASTER]
+    assert played.cordoned_when_down == {(name, name) for name in played.down}
+    assert played.cordoned() == ()
+    assert not any("nested" in vm for vm in fleet.vms().values())
+
+
+def test_no_node_is_drained_for_the_way_back_where_that_is_said(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.run(*words(cluster), **environment(cluster))
+    played.cordoned_when_down.clear()
+    played.down.clear()
+    done = way_back(fleet, cluster, "--no-drain-nodes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert played.cordoned_when_down == {(name,) for name in (*WORKERS, MASTER)}
+
+
+def test_killed_while_a_node_is_cordoned_the_way_back_uncordons_it(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.run(*words(cluster), **environment(cluster), NESTVIRT_MEMORY_DIE="1")
+    assert played.cordoned() == ("worker-1",)
+    let_be = way_back(fleet, cluster, "--no-drain-nodes", "--dry-run")
+    assert "has left worker-1 cordoned" in let_be.stderr
+    done = way_back(fleet, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert played.cordoned() == ()
+    assert not any("nested" in vm for vm in fleet.vms().values())
+    assert all(vm["power"] == "running" for vm in fleet.vms().values())
+    again = way_back(fleet, cluster)
+    assert (again.returncode, "cordon" in again.stderr) == (0, False)  # both records say so
+
+
+def test_killed_in_the_way_back_while_a_node_is_cordoned_the_same_command_uncordons_it(
+    cluster: Cluster, fleet: MemoryFleet, played: Kubelets
+) -> None:
+    fleet.run(*words(cluster), **environment(cluster))
+    fleet.run("undo", run_of(fleet), "--yes", **environment(cluster), NESTVIRT_MEMORY_DIE="1")
+    assert played.cordoned() == ("worker-1",)
+    done = way_back(fleet, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert played.cordoned() == ()
+    assert not any("nested" in vm for vm in fleet.vms().values())
 
 
 def test_a_vm_that_is_off_does_not_end_the_run_and_its_node_is_let_be(

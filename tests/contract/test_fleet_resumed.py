@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def fleet(tmp_path: Path) -> MemoryFleet:
     return MemoryFleet(tmp_path)
 
 
-def runs(fleet: MemoryFleet) -> list[list[dict[str, str]]]:
+def runs(fleet: MemoryFleet) -> list[list[dict[str, Any]]]:
     """The fleet runs' records, oldest first."""
     paths = sorted((fleet.state / "fleets").glob("*.jsonl"))
     return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]

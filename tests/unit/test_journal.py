@@ -52,6 +52,25 @@ def file_of(folder: Path, record: Record) -> Path:
     return folder / "runs" / f"{record.id}.jsonl"
 
 
+def test_a_run_names_the_run_over_many_that_it_is_part_of(tmp_path: Path, journal: Journal) -> None:
+    alone = begun(journal)
+    assert the(journal).fleet == ""
+    assert "fleet" not in json.loads(file_of(tmp_path, alone).read_text())
+    journal.fleet = "20260131-101500-1a2b3c"
+    part = begun(journal)
+    assert {run.id: run.fleet for run in journal.runs()} == {alone.id: "", part.id: "20260131-101500-1a2b3c"}
+
+
+def test_a_run_is_read_anew_and_missed_where_it_is_gone(tmp_path: Path, journal: Journal) -> None:
+    record = begun(journal)
+    run = the(journal)
+    record.end("applied")
+    assert journal.whole(run).outcome == "applied"
+    file_of(tmp_path, record).unlink()
+    with pytest.raises(JournalError, match="cannot be read"):
+        journal.whole(run)
+
+
 def test_a_run_is_read_back_as_it_was_written(journal: Journal) -> None:
     record = begun(journal)
     record.intend(CPU)
@@ -225,7 +244,8 @@ def test_one_that_is_about_another_vm_stands_in_no_way(
     found = journal.unfinished("libvirt", OTHER)
     assert found is not None
     assert found.id == dead.id
-    assert journal.whole(whole.id).id == whole.id
+    [run] = journal.runs(whole.id)
+    assert journal.whole(run).id == whole.id
     journal.look()
 
 

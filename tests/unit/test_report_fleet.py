@@ -198,7 +198,12 @@ def test_text_has_a_line_for_each_and_says_why_and_what_to_do() -> None:
     assert "vm-lock\n  proxmox@lab:101: locked: backup\n    do this: wait for the backup\n" in text
     assert "vsphere@east:web-03: vc1 does not answer: connection refused\n    do this: start it\n" in text
     assert f"to go on: nestvirt enable --resume {FLEET_RUN}" in text
+    assert f"to put all of it back: nestvirt undo {FLEET_RUN}\n" in text
     assert f"to put a VM back: nestvirt undo {RUN}" in text
+    back = text_of(replace(FLEET, command="undo"))
+    assert f"to go on: nestvirt undo {FLEET_RUN}" in back
+    assert "back: nestvirt undo" not in back
+    assert "to put all" not in text_of(replace(FLEET, rows=(ROWS["failing"],)))
 
 
 def test_nothing_is_to_be_resumed_where_all_is_done() -> None:

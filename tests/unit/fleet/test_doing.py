@@ -21,7 +21,6 @@ from nestvirt.journal import Journal
 from nestvirt.model import (
     Ending,
     Finding,
-    Goal,
     Layer,
     Plan,
     Power,
@@ -66,7 +65,7 @@ def doing(fleet: MemoryFleet, members: Sequence[Member], **more: Any) -> Doing:
 
 
 def reaching(fleet: MemoryFleet, members: Sequence[Member]) -> Reaching:
-    return Reaching(doing(fleet, members), Goal(), Manner(nobody, dry_run=True))
+    return Reaching(doing(fleet, members), Manner(nobody, dry_run=True))
 
 
 def edit(fleet: MemoryFleet, name: str, **fields: Any) -> None:
@@ -228,7 +227,7 @@ def test_the_plan_says_that_power_would_be_cut(fleet: MemoryFleet) -> None:
     fleet.add("a")
     fleet.add("b", running=False)
     a, b = all_of(fleet)
-    cutting = Reaching(doing(fleet, [a, b], timeout=7), Goal(), Manner(nobody, force_off=True, dry_run=True))
+    cutting = Reaching(doing(fleet, [a, b], timeout=7), Manner(nobody, force_off=True, dry_run=True))
     [_, cut] = cutting.plan(a, tell).remains
     assert "cut the power after 7 s" in cut
     assert "cut" not in "".join(cutting.plan(b, tell).remains)

@@ -88,7 +88,7 @@ def test_of_the_run_that_is_gone_on_with_all_nodes_count_and_its_record_is_this_
     died = runs.find(left(runs, a="uid-of-a", b=""), "enable")
     with ExitStack() as open_things:
         own = open_things.enter_context(runs.reopen(died))
-        notes = Leftovers(runs, open_things, own=own, resumed=died)
+        notes = Leftovers(runs, open_things, own=own, before=died)
         assert len(list(notes.take_up(nodes, set()))) == 2
         assert (nodes.left, notes.found) == ({"a", "b"}, {"a": died.id, "b": died.id})
         notes.uncordoned("a")
@@ -99,7 +99,7 @@ def test_a_run_is_not_gone_on_with_where_its_nodes_are_not(tmp_path: Path) -> No
     runs, nodes = FleetRuns(tmp_path), cluster(tmp_path)
     died = runs.find(left(runs, a="uid-of-another-a"), "enable")
     with ExitStack() as open_things:
-        notes = Leftovers(runs, open_things, resumed=died)
+        notes = Leftovers(runs, open_things, before=died)
         with pytest.raises(ChangeRejected, match=f"run {died.id} has cordoned") as caught:
             list(notes.take_up(nodes, {"a"}, look=True))
     assert "--context" in caught.value.cure

@@ -330,14 +330,15 @@ def test_the_context_is_that_of_the_beginning_and_gives_the_cluster_its_name(kub
 def test_another_cluster_than_the_one_expected_is_refused(kubectl: FakeKubectl) -> None:
     kubectl.behave("say(json.dumps({'metadata': {'uid': 'uid-2'}, 'items': []}))")
     cluster = Cluster(kubectl.kube)
-    cluster.expect("run-1", "uid-2")
+    cluster.expect("run-1", "uid-2", "wait")
     assert cluster.known() == {}
     assert cluster.uid == "uid-2"
     other = Cluster(kubectl.kube)
-    other.expect("run-1", "uid-1")
+    other.expect("run-1", "uid-1", "wait")
     with pytest.raises(ChangeRejected, match="not the cluster of run run-1") as caught:
         other.known()
     assert "uid-2, and was uid-1" in caught.value.evidence
+    assert caught.value.cure.endswith("; or wait")
 
 
 def test_an_unknown_node_is_told_beside_those_that_there_are(kubectl: FakeKubectl) -> None:

@@ -14,6 +14,7 @@ from nestvirt.backends.base import Backend
 from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.fleet.endpoints import Endpoint, Place
 from nestvirt.fleet.record import FleetRuns
+from nestvirt.fleet.recorded import Recorded
 from nestvirt.fleet.selection import Known, Member
 from nestvirt.model import Ending, Target, Vm
 
@@ -27,6 +28,12 @@ MEMBERS = [
 def path_of(state: Path) -> Path:
     [path] = (state / "fleets").glob("*.jsonl")
     return path
+
+
+def found(runs: FleetRuns, run_id: str) -> Recorded:
+    run = runs.get(run_id)
+    assert run is not None
+    return run
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -249,3 +256,61 @@ def test_a_folder_that_cannot_be_written_stops_before_anything_is_begun(tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match="nothing more is begun"):
         FleetRuns(tmp_path / "file").begin("enable", MEMBERS, {})
+
+
+def test_what_was_taken_back_is_not_gone_on_with_and_says_how_far_it_is_undone(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS[:1], {}) as record:
+        record.ended("libvirt:a", Ending.FAIL)
+        record.taken_back()
+    assert not found(runs, record.id).resumable
+    assert found(runs, record.id).state == "partly undone"
+    with pytest.raises(TargetError, match="was taken back") as caught:
+        runs.find(record.id, "enable")
+    assert caught.value.cure.endswith(f"nestvirt undo {record.id}")
+    with runs.reopen(found(runs, record.id)) as again:
+        again.undone()
+    assert found(runs, record.id).state == "undone"
+    with pytest.raises(TargetError, match="was taken back") as caught:
+        runs.find(record.id, "enable")
+    assert "nestvirt undo" not in caught.value.cure
+
+
+def test_it_says_which_of_the_journals_runs_have_left_something_changed(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS[:2], {}) as record:
+        record.ended("libvirt:a", Ending.UNKNOWN, "one")
+        record.ended(MEMBERS[1].written, Ending.PASS)
+        record.begun("libvirt:a")
+        record.ended("libvirt:a", Ending.PASS, "two")
+    assert found(runs, record.id).runs == {"libvirt:a": ("one", "two")}
+
+
+def test_an_undo_is_gone_on_with_by_the_run_that_it_takes_back(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("undo", MEMBERS, {"undoes": "20260131-101500-1a2b3c"}) as record:
+        pass
+    assert found(runs, record.id).again == "nestvirt undo 20260131-101500-1a2b3c"
+    with pytest.raises(TargetError) as caught:
+        runs.find(record.id, "enable")
+    assert caught.value.cure == "nestvirt undo 20260131-101500-1a2b3c"
+
+
+def test_a_record_of_an_older_nestvirt_is_read_and_known_as_such(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS, {}) as record:
+        record.ended("libvirt:a", Ending.PASS)
+    assert found(runs, record.id).traced
+    path = path_of(tmp_path)
+    begin, *rest = path.read_text().splitlines()
+    older = {key: value for key, value in json.loads(begin).items() if key != "traced"}
+    path.write_text("\n".join([json.dumps(older), *rest, ""]))
+    assert not found(runs, record.id).traced
+    assert runs.find(None, "enable").endings == {"libvirt:a": Ending.PASS}
+
+
+def test_it_is_seen_while_it_is_under_way(tmp_path: Path) -> None:
+    runs = FleetRuns(tmp_path)
+    with runs.begin("enable", MEMBERS, {}) as record:
+        assert runs.under_way(found(runs, record.id))
+    assert not runs.under_way(found(runs, record.id))
