@@ -91,6 +91,7 @@ class Journal:
         self._runs = directory / "runs"
         self._locks = directory / "locks"
         self._known: dict[str, list[Path]] = {}  # a VM's identity to its records
+        self._parts: dict[str, list[Path]] = {}  # a run over many to its own
         self._names: set[str] = set()  # of all records in it
         self._seen = (0, 0)  # the folder's last change, and when it was looked at
         self._looking = threading.Lock()
@@ -183,6 +184,31 @@ class Journal:
         read = [self._read(path) for path in sorted(paths, reverse=True)]
         return [run for run in read if run is not None]
 
+    def parts(self, fleet: str) -> Iterator[tuple[Run, JournalError | None]]:
+        """The runs of one over many, newest first; where a record cannot be read, its first line, and why.
+
+        Raises:
+            JournalError: there is one that may be part of any, as its first line cannot be read.
+        """
+        with self._looking:
+            self.look()
+            paths = sorted(self._parts.get(fleet, ()), reverse=True)
+        for path in paths:
+            ill = None
+            try:
+                run = self._read(path)
+            except JournalError as error:
+                run, ill = self._read(path, lines=1), error
+            if run is not None:
+                yield run, ill
+
+    def heir(self, run: Run) -> Run:
+        """Who answers by now for what a run has changed: itself, or one that has gone on with it."""
+        for later in reversed(list(self._runs_of(run.target.backend, run.vm))):
+            if later.id > run.id and run.outcome == "continued":
+                run = later
+        return run
+
     def find(self, run_id: str | None, vm: str | None = None, backend: str | None = None) -> Run:
         """One run by its id, or the newest that can be undone.
 
@@ -270,6 +296,8 @@ class Journal:
             run = self._read(self._runs / name, lines=1)
             if run is not None:  # else its first line is still to be written
                 self._known.setdefault(identity(run.target.backend, run.vm), []).append(self._runs / name)
+                if run.fleet:
+                    self._parts.setdefault(run.fleet, []).append(self._runs / name)
                 self._names.add(name)
         self._seen = (changed if len(new) == len(new & self._names) else 0, now)
 

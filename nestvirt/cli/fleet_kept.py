@@ -18,10 +18,8 @@ KEPT = (
     *("parallel", "batch", "max_failures", "drain_nodes", "delete_emptydir_data", "context", "kubeconfig"),
     UNDOES,
 )
-AS_BEFORE = (
-    *("parallel", "batch", "max_failures", "timeout", "ssh_config"),
-    *("drain_nodes", "context", "kubeconfig"),
-)
+OF_NODES = ("drain_nodes", "context", "kubeconfig")
+AS_BEFORE = ("parallel", "batch", "max_failures", "timeout", "ssh_config", *OF_NODES)
 """Of them, what holds for the way back, too; what may lose data or cut the power is to be said anew."""
 
 

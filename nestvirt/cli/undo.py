@@ -73,7 +73,7 @@ def undo(run: str | None, listing: bool, **options: Any) -> int:
 
 
 def _is_of_many(run: str, journal: Journal, fleets: FleetRuns) -> bool:
-    return fleets.get(run) is not None and run not in {single.id for single in journal.runs()}
+    return fleets.get(run) is not None and not journal.runs(run)
 
 
 def _undo_one(

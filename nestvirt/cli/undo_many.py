@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
-from nestvirt.cli.fleet_kept import AS_BEFORE, as_before
+from nestvirt.cli.fleet_kept import AS_BEFORE, OF_NODES, as_before
 from nestvirt.cli.fleet_nodes import NodesOfRun
 from nestvirt.cli.fleet_options import refuse_idle_drain
 from nestvirt.cli.many import Many, carry_through, manner_of
@@ -20,7 +20,7 @@ from nestvirt.fleet.record import FleetRecord, FleetRuns
 from nestvirt.fleet.recorded import UNDOES, Recorded
 from nestvirt.fleet.recording import Recording
 from nestvirt.fleet.selection import Member
-from nestvirt.fleet.undoing import Undoing, members_of, own_runs
+from nestvirt.fleet.undoing import Undoing, further_names, members_of, own_runs
 from nestvirt.journal import Journal, Run
 from nestvirt.model import Ending, Row
 
@@ -33,22 +33,27 @@ class Back(Many):
         undone: the run that is taken back.
         held: its record, open; None in a dry run.
         own: its runs in the journal, by the VM's name.
+        known: the ids of these; and why one cannot be read.
     """
 
     undone: Recorded = field(kw_only=True)
     held: FleetRecord | None = field(kw_only=True)
     own: dict[str, list[Run]] = field(default_factory=dict, init=False)
+    known: dict[str, JournalError | None] = field(default_factory=dict, init=False)
 
     @property
     def broken(self) -> Sequence[str]:
         """Those in whose middle the run died, or its undo."""
-        return [name for name, runs in self.own.items() if any(run.outcome is None for run in runs)]
+        died = {run.id for runs in self.own.values() for run in runs if run.outcome is None}
+        died -= {run for run, ill in self.known.items() if ill is not None}
+        return [name for name, runs in self.own.items() if any(run.id in died for run in runs)]
 
     def members(self) -> list[Member]:
         """Those of the run that is taken back."""
-        runs = Journal(self.state).runs()
-        self.own = own_runs(self.undone, runs)
-        members = members_of(self.undone, self.own, {run.id for run in runs}, self.endpoints)
+        parts = list(Journal(self.state).parts(self.undone.id))
+        self.known = {run.id: ill for run, ill in parts}
+        self.own = own_runs(run for run, _ in parts)
+        members = members_of(self.undone, self.own, self.known, self.endpoints)
         self.progress.rest()
         return members
 
@@ -84,6 +89,7 @@ def undo_many(run_id: str, runs: FleetRuns, options: Mapping[str, Any]) -> int:
         if not options["dry_run"]:
             held = open_things.enter_context(runs.reopen(undone))
             undone = _to_undo(runs, run_id)  # as it is now that nobody else can write it
+        undone = _as_tried(undone, runs)
         options = {**as_before(options, undone, AS_BEFORE), UNDOES: undone.id}
         if options["drain_nodes"] or not undone.options.get("drain_nodes"):
             refuse_idle_drain(options)
@@ -100,6 +106,7 @@ def undo_many(run_id: str, runs: FleetRuns, options: Mapping[str, Any]) -> int:
             manner_of(options),
             nodes=of_nodes.nodes,
             own=back.own,
+            further=further_names(undone, back.own),
             closes=not options["dry_run"],
         )
         return carry_through(back, members, undoing, of_nodes)
@@ -122,6 +129,15 @@ def _to_undo(runs: FleetRuns, run_id: str) -> Recorded:
             cure="take each of them back: nestvirt undo --list",
         )
     return undone
+
+
+def _as_tried(undone: Recorded, runs: FleetRuns) -> Recorded:
+    """With the nodes that an undo of it has drained before this one, where it had drained none itself."""
+    tried = next((run for run in runs.runs() if run.undoes == undone.id and run.cluster), None)
+    if tried is None or undone.cluster:
+        return undone
+    which = {name: tried.options[name] for name in OF_NODES if name in tried.options}
+    return replace(undone, cluster=tried.cluster, nodes=tried.nodes, options={**undone.options, **which})
 
 
 def _refuse_what_is_of_one(options: Mapping[str, Any]) -> None:

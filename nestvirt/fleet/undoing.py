@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt import engine
 from nestvirt.engine import Manner, Session
 from nestvirt.engine.session import found_again
-from nestvirt.errors import Error, JournalError
+from nestvirt.errors import ChangeRejected, Error, JournalError
 from nestvirt.fleet.doing import Changing, agreeing
 from nestvirt.fleet.endpoints import Endpoints, Place, address_of
 from nestvirt.fleet.recorded import DETAILS, Recorded
 from nestvirt.fleet.running import Tell
 from nestvirt.fleet.selection import Member
 from nestvirt.journal import Run
-from nestvirt.model import Report
+from nestvirt.model import Report, Target
 
 NOTHING = "nothing to put back"
 
 
-def own_runs(recorded: Recorded, runs: Sequence[Run]) -> dict[str, list[Run]]:
+def own_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """A name of the run over many to its runs in the journal, in the order in which they are undone.
 
     That is the newest first; those that have changed nothing may still owe a VM its start, and come last, so
     that it is started without the change.
 
     Args:
-        runs: all of the journal, newest first.
+        runs: all of that run, newest first.
     """
     by_vm: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        if run.fleet == recorded.id:
-            backend = run.target.backend
-            vm = (run.vm.hypervisor or backend, run.vm.id, address_of(backend, run.endpoint))
-            by_vm.setdefault(vm, []).append(run)
+        by_vm.setdefault(_vm_of(run), []).append(run)
     named: dict[str, list[Run]] = {}
     for own in by_vm.values():
         name = str(own[0].target)
@@ -43,27 +40,54 @@ def own_runs(recorded: Recorded, runs: Sequence[Run]) -> dict[str, list[Run]]:
     return named
 
 
+def _vm_of(run: Run) -> tuple[str, str, str]:
+    backend = run.target.backend
+    return (run.vm.hypervisor or backend, run.vm.id, address_of(backend, run.endpoint))
+
+
+def further_names(recorded: Recorded, own: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Names of a VM that was changed by another one of its names: to that one."""
+    changed = {_vm_of(runs[0]): name for name, runs in own.items()}
+    backends = {str(what): what.backend for what in recorded.names if isinstance(what, Target)}
+    further: dict[str, str] = {}
+    for name, known in recorded.known.items():
+        if name in backends and name not in own:
+            vm = (backends[name], known.vm, address_of(backends[name], known.endpoint))
+            further |= {name: changed[vm]} if vm in changed else {}
+    return further
+
+
 def members_of(
-    recorded: Recorded, own: Mapping[str, Sequence[Run]], known: set[str], endpoints: Endpoints
+    recorded: Recorded,
+    own: Mapping[str, Sequence[Run]],
+    known: Mapping[str, JournalError | None],
+    endpoints: Endpoints,
 ) -> list[Member]:
     """Those of the run that is taken back, each at the hypervisor where it was changed.
 
     Args:
         own: its runs, by name.
-        known: the ids of all runs that the journal has.
+        known: the ids of all of it that the journal has; and why one cannot be read.
     """
     names = dict.fromkeys((*map(str, recorded.names), *own))
     return [_member(recorded, name, own.get(name, ()), known, endpoints) for name in names]
 
 
 def _member(
-    recorded: Recorded, name: str, own: Sequence[Run], known: set[str], endpoints: Endpoints
+    recorded: Recorded,
+    name: str,
+    own: Sequence[Run],
+    known: Mapping[str, JournalError | None],
+    endpoints: Endpoints,
 ) -> Member:
     ssh, config, node = (recorded.details.get(name, {}).get(key) for key in DETAILS)
     member = Member(name, ssh=ssh, ssh_config=config, node=node)
     gone = [run for run in recorded.runs.get(name, ()) if run not in known]
+    ill = [error for error in (known[run.id] for run in own) if error is not None]
     due = _due(own)
     try:
+        if ill:
+            raise ill[0]
         if gone:
             raise JournalError(
                 f"the record of run {gone[0]} is gone, and with it what was there before",
@@ -89,25 +113,32 @@ class Undoing(Changing):
 
     Attributes:
         own: the runs, by the member's written name.
+        further: names of a VM whose runs another of its names has: to that one.
         closes: whether a run of which nothing is to be put back is marked as undone at once.
         shown: the plan for each of a member's runs.
     """
 
     own: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    further: Mapping[str, str] = field(default_factory=dict)
     closes: bool = False
     shown: dict[str, list[Report]] = field(default_factory=dict)
 
     def plan(self, member: Member, tell: Tell) -> Report:
         """What would be done. Who has nothing to be put back is not even connected to."""
         own = self.own.get(member.written, ())
+        for run in own:
+            _refuse_continued(run, self.doing.journal.heir(run))
         if _due(own):
             return super().plan(member, tell)
         if own:
+            self.doing.vms.setdefault(member.written, own[0].vm)
             self.node_names[member.written] = member.node or own[0].vm.name
         undone = ", ".join(run.id for run in own if run.outcome == "undone")
         said = f"run {undone} is undone already" if undone else "no change of it is left"
-        run = own[0].id if own else None
-        return Report(member.written, (), run=run, goal=None, summary=f"{NOTHING}: {said}")
+        if member.written in self.further:
+            said = f"it is the same VM as {self.further[member.written]}"
+        newest = own[0].id if own else None
+        return Report(member.written, (), run=newest, goal=None, summary=f"{NOTHING}: {said}")
 
     def _session(self, member: Member, tell: Tell) -> Session:
         if member.endpoint is not None and member.written not in self.doing.vms:
@@ -132,6 +163,16 @@ class Undoing(Changing):
             shown = _undone(session, due, replace(manner, dry_run=False), shown)
         said = f"{NOTHING}: it is as it was before"
         return replace(_together(shown), planned=False, remains=(), summary=said)
+
+
+def _refuse_continued(run: Run, heir: Run) -> None:
+    """What died may have been gone on with by a run of its own, which has its change since."""
+    if heir.fleet != run.fleet and heir.undoable:
+        raise ChangeRejected(
+            f"run {heir.id} has gone on with what run {run.id} had begun, and has its change",
+            evidence=f"that is {heir.command} of {heir.target}, which is {heir.state}; nothing was touched",
+            cure=f"take that back first: nestvirt undo {heir.fleet or heir.id}",
+        )
 
 
 def _does_something(planned: Report) -> bool:
