@@ -5,7 +5,7 @@ See undo_many.py for what takes it back."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,9 +159,15 @@ class Many:
         """The run that is told of, as it is what one can go on with."""
         return recording.record.id if recording is not None else None
 
-    def finish(self, rows: Sequence[Row], recording: Recording | None = None) -> int:
-        """Close the record, and print what came of all; return the exit code."""
-        run, down = self.run_of(recording), len(recording.down) if recording is not None else 0
+    def finish(
+        self, rows: Sequence[Row], recording: Recording | None = None, down: Set[str] = frozenset()
+    ) -> int:
+        """Close the record, and print what came of all; return the exit code.
+
+        Args:
+            down: those that a run has shut down, and that may be off still.
+        """
+        run = self.run_of(recording)
         if recording is not None and not self.stop.times:
             recording.close()
         if recording is not None and recording.said:
@@ -171,7 +177,7 @@ class Many:
                 self.tell(row)
         stopped = "by Ctrl-C, or another signal" if self.stop.times else ""
         seconds = time.monotonic() - self.began
-        code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped, down), self.output)
+        code = finish_fleet(Fleet(tuple(rows), self.command, run, seconds, stopped, len(down)), self.output)
         code = STOPPED if self.stop.times and self.output != "nagios" else code
         return leave(code) if self.stop.left else code
 
@@ -235,7 +241,8 @@ def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_
         recording = Recording(leftovers.runs, record, changing.down, again=True) if record else None
         if recording is not None:
             recording.settled(rows.values())
-        return many.finish([*_in_order(many, members, rows, same), *of_nodes.rows], recording)
+        down = frozenset[str]() if options["dry_run"] else changing.down
+        return many.finish([*_in_order(many, members, rows, same), *of_nodes.rows], recording, down)
     enter(of_nodes.alone(journal))
     fleet_plan.consent([*rows.values(), *of_nodes.rows], yes=options["yes"], quiet=many.quiet)
     if record is None:
@@ -249,7 +256,7 @@ def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_
     rows_of_nodes = of_nodes.settle()
     rows_of_all = _in_order(many, members, rows, same)
     recording.settled(row for row in rows_of_all if row.target in same)
-    return many.finish([*rows_of_all, *rows_of_nodes], recording)
+    return many.finish([*rows_of_all, *rows_of_nodes], recording, changing.down)
 
 
 def _agreed(members: Iterable[Member], rows: Mapping[str, Row]) -> dict[str, Report]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,7 +68,9 @@ class Back(Many):
         """The run that is taken back: by its id one goes on."""
         return self.undone.id
 
-    def finish(self, rows: Sequence[Row], recording: Recording | None = None) -> int:
+    def finish(
+        self, rows: Sequence[Row], recording: Recording | None = None, down: Set[str] = frozenset()
+    ) -> int:
         """Note in the other record where nothing of it is left, and print what came of all."""
         if self.held is not None and all(row.ending is Ending.PASS for row in rows):
             try:
@@ -77,7 +79,7 @@ class Back(Many):
                 self.notes.note(
                     f"that all is undone is not in the record of run {self.held.id}: {error.evidence}"
                 )
-        return super().finish(rows, recording)
+        return super().finish(rows, recording, down)
 
 
 def undo_many(run_id: str, runs: FleetRuns, options: Mapping[str, Any]) -> int:

@@ -140,6 +140,22 @@ def test_two_names_of_one_vm_are_taken_back_once(fleet: MemoryFleet) -> None:
     assert "nothing to put back: it is the same VM as memory:a" in shown.stdout
 
 
+def test_where_its_hypervisor_is_away_who_may_be_off_is_told_and_how_to_go_on(fleet: MemoryFleet) -> None:
+    fleet.add("a")
+    fleet.run("enable", "memory:a", "--yes", NESTVIRT_MEMORY_DIE="1")
+    run = run_of(fleet)
+    vms, gone = fleet.path.read_bytes(), fleet.folder / "gone.json"
+    fleet.path.rename(gone)
+    away = fleet.run("undo", run, "--yes")
+    assert away.returncode == 3
+    assert "1 may be off still, which a run has shut down" in away.stdout
+    assert f"to go on: nestvirt undo {run}\n" in away.stdout
+    gone.rename(fleet.path)
+    assert fleet.path.read_bytes() == vms
+    assert fleet.run("undo", run, "--yes").returncode == 0
+    assert fleet.vms()["a"]["power"] == "running"
+
+
 # --- what is on record
 
 
