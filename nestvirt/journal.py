@@ -204,6 +204,8 @@ class Journal:
 
     def heir(self, run: Run) -> Run:
         """Who answers by now for what a run has changed: itself, or one that has gone on with it."""
+        if run.outcome != "continued":
+            return run
         for later in reversed(list(self._runs_of(run.target.backend, run.vm))):
             if later.id > run.id and run.outcome == "continued":
                 run = later
