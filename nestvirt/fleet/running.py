@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ILL = (Ending.FAIL, Ending.UNKNOWN)
 UNTOUCHED = "stopped before anything of it was touched"
 AGAIN = "run it again at any time"
+LOOK = 0.2
+"""Seconds after which a wish to stop is noticed at the latest."""
 
 Tell = Callable[[Step, str], None]
 Work = Callable[[Member, Tell], Report]
@@ -85,6 +87,15 @@ class Stop:
         """From a signal's handler, too: nothing here takes a lock."""
         self.times += 1
         self.wake.put(None)
+
+    def news(self) -> tuple[int, Row] | None:
+        """Which target has ended; None: the user wants to stop, once more.
+
+        It is looked for again and again, as of two signals at once Python may notice none while it waits.
+        """
+        while True:
+            with suppress(queue.Empty):
+                return self.wake.get(timeout=LOOK)
 
     def interrupt(self, index: int) -> None:
         """At a step of a target: raise, once for each, so that the engine can put back in peace."""
@@ -150,7 +161,7 @@ class Runner:
         try:
             with self._stop.listening():
                 while self._begin(pool):
-                    ended = self._stop.wake.get()
+                    ended = self._stop.news()
                     if ended is not None:
                         self._end(*ended)
                     elif self._pace.reads and self._stop.times > 1:
