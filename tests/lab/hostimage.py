@@ -117,7 +117,7 @@ def _build(folder: Path, kernel: Path) -> None:
         (tree / link).symlink_to(to)
     guest = artifacts()
     shutil.copyfile(guest.kernel, tree / "var/lib/lab/vmlinuz")
-    shutil.copyfile(guest.initramfs, tree / "var/lib/lab/initramfs.gz")
+    shutil.copyfile(guest.initramfs, tree / "var/lib/lab/initramfs.cpio")
     shutil.copyfile(OURS / "kvmhost", tree / "sbin/kvmhost")
     (tree / "sbin/kvmhost").chmod(0o755)
     _run(["depmod", "--basedir", str(tree), next((kernel / "lib/modules").iterdir()).name])

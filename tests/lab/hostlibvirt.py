@@ -21,7 +21,7 @@ DOMAIN = """\
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>/var/lib/lab/vmlinuz</kernel>
-    <initrd>/var/lib/lab/initramfs.gz</initrd>
+    <initrd>/var/lib/lab/initramfs.cpio</initrd>
     <cmdline>console=ttyS0 quiet panic=-1 nv.agent=real</cmdline>
   </os>
   <features><acpi/><apic/></features>

@@ -19,7 +19,7 @@ MEMORY_MIB = 256  # the probe's own VM included
 # $1: its name, $2: yes or no, whether it runs the probe. The archive appended is unpacked over the guest.
 START = """
 cd /var/lib/lab; mkdir -p /run/lab
-[ -e /run/lab/initrd ] || cat initramfs.gz vm.cpio >/run/lab/initrd
+[ -e /run/lab/initrd ] || cat initramfs.cpio vm.cpio >/run/lab/initrd
 rm -f "/run/lab/$1.console"
 qemu-system-x86_64 -name "$1" -accel kvm -cpu host -M q35 -m {memory} -nodefaults -display none \\
   -monitor none -no-reboot -kernel vmlinuz -initrd /run/lab/initrd \\

@@ -141,7 +141,7 @@ class LibvirtLab(Closing):
             extra_cmdline: further words for the guest, such as nv.python=no (docs/reference/lab.md).
             channel: whether there is a channel for the agent at all.
         """
-        boot = Artifacts(self.folder / "vmlinuz", self.folder / "initramfs.gz")
+        boot = Artifacts(self.folder / "vmlinuz", self.folder / "initramfs.cpio")
         xml = DOMAIN.format(
             name=escape(name),
             uuid=uuid.uuid5(uuid.NAMESPACE_DNS, name),
@@ -227,7 +227,7 @@ class LibvirtLab(Closing):
         boot = artifacts()
         # Copies: a session daemon as nobody cannot look into root's home.
         shutil.copyfile(boot.kernel, self.folder / "vmlinuz")
-        shutil.copyfile(boot.initramfs, self.folder / "initramfs.gz")
+        shutil.copyfile(boot.initramfs, self.folder / "initramfs.cpio")
         for name in ("config/libvirt", "data", "run", "consoles"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "config/libvirt/qemu.conf").write_text(QEMU_CONF)

@@ -31,7 +31,7 @@ Vagrant.configure("2") do |config|
     libvirt.graphics_type = "none"
     libvirt.memballoon_enabled = false
     libvirt.kernel = "{folder}/vmlinuz"
-    libvirt.initrd = "{folder}/initramfs.gz"
+    libvirt.initrd = "{folder}/initramfs.cpio"
     libvirt.cmd_line = "console=ttyS0 quiet panic=-1 nv.agent=real"
     libvirt.channel :type => "unix", :target_name => "org.qemu.guest_agent.0", :target_type => "virtio"
     libvirt.cpu_mode = "custom"
