@@ -304,11 +304,12 @@ def _failed(row: Row) -> bool:
 
 def _held_back(planned: Iterable[Row], same: Mapping[str, str], pace: Pace, *, look: bool) -> dict[str, Row]:
     """The plan's rows by their targets, without what is not to be begun: a VM by a further name; and, but for
-    a dry run, any where so many have failed already."""
+    a dry run, any that is not off already where so many have failed."""
     enough = pace.failures is not None and pace.failed_before >= pace.failures and not look
     rows: dict[str, Row] = {}
     for row in planned:
-        note = f"{pace.failed_before} had failed already" if enough else ""
+        held_back = enough and row.target not in pace.down
+        note = f"{pace.failed_before} had failed already" if held_back else ""
         note = f"the same VM as {same[row.target]}" if row.target in same else note
         held = note and row.ending is Ending.PLAN
         rows[row.target] = replace(row, outcome=None, note=note) if held else row

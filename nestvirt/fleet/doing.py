@@ -268,9 +268,9 @@ class Changing:
                 others |= {member.written: known} if known != member.written else {}
         return others
 
-    def turn(self, member: Member) -> tuple[bool, bool]:
+    def turn(self, member: Member) -> tuple[bool, bool, bool]:
         """What orders them: those that are down come first, so that they are up before others go down."""
-        return not self.comes_first(member), self.comes_last(member)
+        return member.written not in self.down, not self.comes_first(member), self.comes_last(member)
 
     def comes_first(self, member: Member) -> bool:
         """It is off, or a run has died when its node was about to go down."""
