@@ -238,13 +238,16 @@ class Journal:
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock.
 
-        Where the one before it had died too, the newest goes on with that: its steps are among the steps.
+        Where the one before it had died too, the newest goes on with that: its steps are among the steps, and
+        where one of them had the VM's host as well, that is where the endpoint leads.
         """
         died = list(takewhile(lambda run: run.outcome is None, self._runs_of(backend, vm)))[::-1]
         if not died:
             return None
         steps = tuple(step for run in died for step in run.steps)
-        return replace(died[-1], steps=steps, died=tuple(run.id for run in died))
+        widest = max(died, key=lambda run: ("with_host" in run.endpoint, run.id))
+        ids = tuple(run.id for run in died)
+        return replace(died[-1], steps=steps, died=ids, endpoint=widest.endpoint)
 
     def whole(self, run: Run) -> Run:
         """A run as it is now; where it died, with what has died on that VM before and after it.

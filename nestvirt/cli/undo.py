@@ -69,7 +69,7 @@ def undo(run: str | None, listing: bool, **options: Any) -> int:
         if run is not None:
             raise click.UsageError("--list takes no RUN.")
         return list_runs(journal, fleets, str(options["output"]), vm, backend)
-    return _undo_one(journal.find(run, vm, backend), chosen, **options)
+    return _undo_one(journal.whole(journal.find(run, vm, backend)), chosen, **options)
 
 
 def _is_of_many(run: str, journal: Journal, fleets: FleetRuns) -> bool:
