@@ -100,7 +100,7 @@ class Many:
             selection.refuse_idle(members, some=bool(self.options["group"]))
         refuse_one_guest(members)
         known = self.recorded.known if self.recorded is not None else {}
-        return [replace(member, known=known.get(member.written)) for member in members]
+        return [member.going_on(known.get(member.written)) for member in members]
 
     def doing(self, members: Sequence[Member]) -> Doing:
         """How each is worked on."""
