@@ -213,7 +213,7 @@ class Changing:
         def change() -> Report:
             return self.doing._kept(session, self._engine(member, session, manner))
 
-        with self._alone(session), self._knowing_power(member, session):
+        with self._node_due(member), self._alone(session), self._knowing_power(member, session):
             if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
                 report = change()
             else:
@@ -245,6 +245,15 @@ class Changing:
             with contextlib.suppress(JournalError):
                 note = self.down.add if _owes_power(session) else self.down.discard
                 note(member.written)
+
+    @contextlib.contextmanager
+    def _node_due(self, member: Member) -> Iterator[None]:
+        """Whatever came of it: from then on its node has to be Ready before another one is drained."""
+        try:
+            yield
+        finally:
+            if self.nodes is not None:
+                self.nodes.due.discard(self.node_names[member.written])
 
     def nodes_of(self, members: Sequence[Member]) -> dict[str, str]:
         """Each of those VMs, once, to what it is called as a node, as far as that is known."""
