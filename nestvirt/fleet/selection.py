@@ -60,7 +60,7 @@ class Member:
     told: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def going_on(self, known: Known | None) -> Member:
-        """With what a run before had; where the name means another VM by now, its own is still to be found."""
+        """With what a run before had; where the name means another by now, its own is still to be found."""
         other = known is not None and self.vm is not None and known.vm not in ("", self.vm.id)
         return replace(self, known=known, vm=None if other else self.vm)
 
