@@ -51,7 +51,7 @@ class Leftovers:
             ChangeRejected: the run that is gone on with, or taken back, was on another cluster.
             Error: the cluster cannot be asked.
         """
-        for run in [run for run in self.runs.runs() if run.cordoned or run.away]:
+        for run in list(self.runs.leaving_nodes()):
             if self.before is not None and run.id == self.before.id:
                 self._refuse_elsewhere(nodes, run)
                 yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held)
@@ -137,7 +137,7 @@ def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
     """
     backend = undone.target.backend
     there = address_of(backend, undone.endpoint)
-    for run in [run for run in runs.runs() if run.cordoned]:
+    for run in runs.leaving_nodes():
         for name, known in run.known.items():
             node = run.details.get(name, {}).get("node", undone.vm.name)
             own = known.vm == undone.vm.id and address_of(backend, known.endpoint) == there

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from nestvirt.errors import ChangeRejected
+from nestvirt.fleet import recorded
 from nestvirt.fleet.cluster import Cluster
 from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRuns
+from nestvirt.fleet.recorded import Recorded
 from nestvirt.fleet.selection import Member
 from nestvirt.model import Target
 from tests.peers.kubectl import FakeKubectl
@@ -118,3 +120,31 @@ def test_a_run_that_is_under_way_keeps_its_nodes(tmp_path: Path) -> None:
         record.cordoning("a", "uid-of-a")
         assert list(Leftovers(runs, open_things).take_up(nodes, {"a"})) == []
     assert nodes.left == set()
+
+
+def test_records_that_have_left_no_node_are_not_read_whole_and_an_ill_one_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ill: list[str] = []
+    runs, nodes = FleetRuns(tmp_path, lambda error: ill.append(error.message)), cluster(tmp_path)
+    read: list[str] = []
+
+    def reading(path: Path) -> Recorded | None:
+        read.append(path.stem)
+        return recorded.read(path)
+
+    monkeypatch.setattr("nestvirt.fleet.record.read", reading)
+    with runs.begin("enable", MEMBERS, {}) as record:
+        record.cordoning("a", "uid-of-a")
+        record.leaving("a", "uid-of-a", "boot-1")
+        record.back("a")
+        record.uncordoned("a")
+        record.end()
+    with runs.begin("enable", MEMBERS, {}) as down:
+        down.leaving("b", "uid-of-b", "boot-1")
+        down.end()
+    (tmp_path / "fleets" / "spoilt.jsonl").write_bytes(b"\0\0\n")
+    with ExitStack() as open_things:
+        assert list(Leftovers(runs, open_things).take_up(nodes, {"a"}, look=True)) == []
+    assert read == ["spoilt", down.id]
+    assert "spoilt.jsonl cannot be read" in ill[0]
