@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
@@ -176,8 +176,10 @@ class Selection:
 
     def _told_of_all(self, what: Target | Pattern) -> dict[str, Mapping[str, str]]:
         """What the file says of a name; of a pattern, also of all that it may mean."""
-        alike: Callable[[Target | Pattern], object] = _place if isinstance(what, Pattern) else str
-        return {str(e.what): e.told for e in self._entries if alike(e.what) == alike(what)}
+        if isinstance(what, Target):  # there may be a table for each of ten thousand that fail
+            told = self._told.of({str(what)}, None)
+            return {str(what): told} if told else {}
+        return {str(e.what): e.told for e in self._entries if _place(e.what) == _place(what)}
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name
