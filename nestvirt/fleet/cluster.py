@@ -139,6 +139,10 @@ class Cluster:
                 self._known = {**self._known, node: now}
         return now
 
+    def is_cordoned(self, node: str) -> bool:
+        """Whether a node is so now; who seems not to be is asked about once more."""
+        return self.state(node).cordoned or self.now(node).cordoned
+
     def has(self, node: str, uid: str) -> bool:
         """Whether it has that very node; an empty uid is any node of that name."""
         found = self.known().get(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Set
 from contextlib import ExitStack
@@ -42,7 +43,8 @@ class Leftovers:
 
         Nodes that were down then, and not seen back, are waited for, whose ever they are. A node counts by
         its uid, so that none of another cluster is taken for it. A run that is still under way keeps its
-        nodes; cordoned nodes that are none of this run's are only told of.
+        nodes; cordoned nodes that are none of this run's are only told of. One that somebody has uncordoned
+        meanwhile is none of theirs any more.
 
         Args:
             look: leave the records as they are, as in a dry run.
@@ -54,7 +56,7 @@ class Leftovers:
         for run in list(self.runs.leaving_nodes()):
             if self.before is not None and run.id == self.before.id:
                 self._refuse_elsewhere(nodes, run)
-                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held)
+                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held or self.own)
                 continue
             with ExitStack() as closing:
                 record = None
@@ -79,6 +81,11 @@ class Leftovers:
                 self._held.setdefault(node, []).extend(held)
         for node, uid in run.cordoned.items():
             if not nodes.cluster.has(node, uid):
+                continue
+            if not nodes.cluster.is_cordoned(node):  # by hand; who cordons it later does so for himself
+                if record is not None:
+                    with contextlib.suppress(JournalError):  # then the next run looks for itself
+                        record.uncordoned(node)
                 continue
             said = f"run {run.id} has left the node {node} cordoned"
             if node in wanted:
@@ -135,6 +142,7 @@ def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
     Args:
         undone: that run.
     """
+    back = {"enable": "disable", "disable": "enable"}
     backend = undone.target.backend
     there = address_of(backend, undone.endpoint)
     for run in runs.leaving_nodes():
@@ -142,9 +150,11 @@ def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
             node = run.details.get(name, {}).get("node", undone.vm.name)
             own = known.vm == undone.vm.id and address_of(backend, known.endpoint) == there
             if own and node in run.cordoned:
-                context = run.options.get("context")
-                where = f"--context {shlex.quote(str(context))} " if context else ""
+                words = ["nestvirt", back.get(run.command, run.command), name, "--drain-nodes"]
+                for option in ("context", "kubeconfig"):
+                    if run.options.get(option):
+                        words += [f"--{option}", str(run.options[option])]
                 yield (
-                    f"run {run.id} has left its node {node} cordoned; when that is Ready: "
-                    f"kubectl {where}uncordon {shlex.quote(node)}"
+                    f"run {run.id} has left its node {node} cordoned; when that is Ready, this uncordons it: "
+                    f"{run.again if run.undoes else shlex.join(words)}"
                 )

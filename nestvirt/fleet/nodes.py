@@ -215,7 +215,7 @@ class Nodes:
         try:
             self.cluster.kube.patient(self.timeout).run("uncordon", node)
         except Error as error:
-            error.cure = f"do it by hand: kubectl uncordon {node}; {error.cure}"
+            error.cure = f"run this again, or do it by hand: kubectl uncordon {node}; {error.cure}"
             raise
         self.left.discard(node)
         if self.notes is not None:
@@ -234,7 +234,8 @@ class Nodes:
                     raise self._late(node, "it was waited for")
                 self.wait_ready(node)
             except PowerError as error:
-                error.cure += f"; it stays cordoned until you do: kubectl uncordon {node}"
+                by_hand = f"or you do it by hand: kubectl uncordon {node}"
+                error.cure += f"; it stays cordoned until this is run again, {by_hand}"
                 raise
         self._is_back(node)
         self.uncordon(node)

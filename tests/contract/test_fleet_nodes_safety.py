@@ -198,8 +198,11 @@ def test_who_undoes_the_vm_of_a_killed_run_is_told_that_its_node_is_cordoned(nod
     done = nodes.fleet.run("undo", "--yes", **nodes.variables)
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stderr.split())
-    assert "has left its node w1 cordoned; when that is Ready: kubectl --context prod uncordon w1" in told
-    nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": []}})
+    said, _, cure = told.rpartition("this uncordons it: ")
+    assert "has left its node w1 cordoned; when that is Ready" in said
+    assert cure == "nestvirt disable memory:id-w1 --drain-nodes --context prod"
+    done = nodes.fleet.run(*cure.split()[1:], "--yes", **nodes.variables)
+    assert (done.returncode, nodes.cordoned(), nodes.drained()) == (0, [], ["w1"])
     other = nodes.fleet.run("enable", "memory:w2", "--yes", **nodes.variables)
     assert other.returncode == 0
     assert "cordoned" not in nodes.fleet.run("undo", "--yes", **nodes.variables).stderr
@@ -226,6 +229,25 @@ def test_what_is_left_cordoned_is_in_the_plan_and_asked_for(nodes: KubeNodes) ->
     told = rows(nodes, *YES)
     assert (told["node w1"]["ending"], nodes.cordoned()) == ("pass", [])
     assert "had left it cordoned" in told["node w1"]["note"]
+
+
+def cordon(nodes: KubeNodes, *names: str) -> None:
+    """Have those cordoned by somebody else, and no others."""
+    nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": [*names]}})
+
+
+def test_what_was_uncordoned_by_hand_is_not_planned_and_cordoned_later_it_is_somebody_elses(
+    nodes: KubeNodes,
+) -> None:
+    killed(nodes)
+    made_whole(nodes)
+    cordon(nodes)
+    assert set(rows(nodes, *ENABLE, "--dry-run")) == {"memory:id-w1", "memory:id-w2"}
+    done = nodes.fleet.run(*ENABLE, **nodes.variables)
+    assert (done.returncode, "cordoned" in done.stderr) == (0, False)
+    cordon(nodes, "w1")
+    assert nodes.fleet.run(*YES, **nodes.variables).returncode == 0
+    assert nodes.cordoned() == ["w1"]
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])

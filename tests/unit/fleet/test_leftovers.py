@@ -22,11 +22,15 @@ from tests.peers.kubectl import FakeKubectl
 MEMBERS = [Member("memory:a", Target("memory", "a"))]
 
 
-def cluster(folder: Path) -> Nodes:
+def cluster(folder: Path, cordoned: str = "ab") -> Nodes:
     """A cluster with the nodes a and b."""
     kubectl = FakeKubectl(folder)
-    listing = json.dumps({"items": [{"metadata": {"name": n, "uid": f"uid-of-{n}"}} for n in "ab"]})
-    kubectl.behave(f"say({listing!r})")
+    nodes = {
+        n: {"metadata": {"name": n, "uid": f"uid-of-{n}"}, "spec": {"unschedulable": n in cordoned}}
+        for n in "ab"
+    }
+    by_name, listing = {n: json.dumps(nodes[n]) for n in nodes}, json.dumps({"items": [*nodes.values()]})
+    kubectl.behave(f"say({by_name!r}.get(argv[-1].rpartition('/')[2], {listing!r}))")
     return Nodes(Cluster(kubectl.kube), None, 5)
 
 
@@ -95,6 +99,23 @@ def test_of_the_run_that_is_gone_on_with_all_nodes_count_and_its_record_is_this_
         assert (nodes.left, notes.found) == ({"a", "b"}, {"a": died.id, "b": died.id})
         notes.uncordoned("a")
     assert runs.find(died.id, "enable").cordoned == {"b": ""}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_is_uncordoned_by_now_is_noted_so_but_not_by_who_only_looks(
+    tmp_path: Path, resumed: bool
+) -> None:
+    runs, nodes = FleetRuns(tmp_path), cluster(tmp_path, cordoned="b")
+    died = runs.find(left(runs, a="uid-of-a", b="uid-of-b"), "enable")
+    with ExitStack() as open_things:
+        assert len(list(Leftovers(runs, open_things).take_up(nodes, {"a", "b"}, look=True))) == 1
+        assert set(runs.find(died.id, "enable").cordoned) == {"a", "b"}
+        notes = Leftovers(runs, open_things)
+        if resumed:
+            notes = Leftovers(runs, open_things, open_things.enter_context(runs.reopen(died)), before=died)
+        assert len(list(notes.take_up(nodes, {"a", "b"}))) == 1
+    assert nodes.left == {"b"}
+    assert set(runs.find(died.id, "enable").cordoned) == {"b"}
 
 
 def test_a_run_is_not_gone_on_with_where_its_nodes_are_not(tmp_path: Path) -> None:
