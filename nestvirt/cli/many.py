@@ -236,7 +236,7 @@ def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_
     rows = _held_back(planned, same, pace, look=options["dry_run"])
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     changing.down.update(_died_in(many, rows))
-    of_nodes.take_up(changing.nodes_of(left), many.progress.note, look=options["dry_run"])
+    of_nodes.take_up(changing.nodes_of(left), many.notes.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
         recording = Recording(leftovers.runs, record, changing.down, again=True) if record else None
         if recording is not None:

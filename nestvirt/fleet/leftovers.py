@@ -77,8 +77,12 @@ class Leftovers:
         held = [record] if record is not None else []
         for node, away in run.away.items():
             if nodes.cluster.has(node, away.uid):
-                nodes.remember(node, away.boot, away.since)
+                own = self.before is not None and run.id == self.before.id
+                nodes.remember(node, away.boot, away.since, "" if own else run.again)
                 self._held.setdefault(node, []).extend(held)
+                if not own and node not in wanted and nodes.is_away(node, nodes.cluster.state(node)):
+                    said = f"run {run.id} has had the node {node} down, or was about to"
+                    yield f"{said}, and no other is drained until it is seen back: {run.again}"
         for node, uid in run.cordoned.items():
             if not nodes.cluster.has(node, uid):
                 continue
@@ -113,7 +117,8 @@ class Leftovers:
                 )
 
     def _records(self, node: str) -> list[FleetRecord]:
-        return [*([self.own] if self.own is not None else []), *self._held.get(node, [])]
+        held = [record for record in self._held.get(node, []) if record is not self.own]
+        return [*([self.own] if self.own is not None else []), *held]
 
     def cordoning(self, node: str, uid: str) -> None:
         """See Notes."""

@@ -231,6 +231,25 @@ def test_what_is_left_cordoned_is_in_the_plan_and_asked_for(nodes: KubeNodes) ->
     assert "had left it cordoned" in told["node w1"]["note"]
 
 
+def test_what_another_run_was_about_to_have_down_is_named_with_that_run_in_the_plan_too(
+    nodes: KubeNodes,
+) -> None:
+    first, other = (("enable", f"memory:{name}", *YES[2:], "--timeout", "1") for name in ("w1", "w2"))
+    nodes.fleet.run(*first, **nodes.variables, NESTVIRT_MEMORY_DIE_AT="after 5")
+    assert (nodes.cordoned(), boots(nodes)) == (["w1"], {"w1": 0, "w2": 0})
+    [record] = (nodes.fleet.state / "fleets").glob("*.jsonl")
+    resume = f"nestvirt enable --resume {record.stem}"
+    plan = nodes.fleet.run(*other, "--dry-run", "-o", "json", **nodes.variables)
+    assert f"no other is drained until it is seen back: {resume}" in plan.stderr
+    error = rows(nodes, *other)["memory:w2"]["error"]
+    assert "the node w1 is of the same boot as before" in error["message"]
+    assert error["cure"].startswith(f"go on with that run: {resume}; or begin this again: 61 s after")
+    done = nodes.fleet.run(*resume.split()[1:], "--yes", "--timeout", "20", **nodes.variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert nodes.fleet.run(*other, "--timeout", "20", **nodes.variables).returncode == 0
+    assert boots(nodes) == {"w1": 1, "w2": 1}
+
+
 def cordon(nodes: KubeNodes, *names: str) -> None:
     """Have those cordoned by somebody else, and no others."""
     nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": [*names]}})

@@ -83,8 +83,11 @@ def test_what_was_down_then_is_waited_for_whose_ever_it_is_and_its_record_told(t
         record.back("a")
     with ExitStack() as open_things:
         nodes.notes = notes = Leftovers(runs, open_things)
-        assert list(notes.take_up(nodes, set())) == []
+        [said] = notes.take_up(nodes, set())
+        assert "the node b down, or was about to, and no other is drained until it is seen back" in said
+        assert said.endswith(f": nestvirt enable --resume {record.id}")
         assert nodes.lost == {"b": "boot-1"}  # c is none of this cluster's
+        assert list(notes.take_up(nodes, {"b"})) == []  # this run has it up itself
         notes.back("b")
     assert set(runs.find(record.id, "enable").away) == {"c"}
 
@@ -166,6 +169,6 @@ def test_records_that_have_left_no_node_are_not_read_whole_and_an_ill_one_is_tol
         down.end()
     (tmp_path / "fleets" / "spoilt.jsonl").write_bytes(b"\0\0\n")
     with ExitStack() as open_things:
-        assert list(Leftovers(runs, open_things).take_up(nodes, {"a"}, look=True)) == []
+        assert list(Leftovers(runs, open_things).take_up(nodes, {"a", "b"}, look=True)) == []
     assert read == ["spoilt", down.id]
     assert "spoilt.jsonl cannot be read" in ill[0]

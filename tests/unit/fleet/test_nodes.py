@@ -223,8 +223,9 @@ def test_no_node_is_drained_while_one_before_it_is_not_back_and_that_one_stays_c
     assert "kubectl uncordon a" in late.value.cure
     assert (nodes.left, nodes.lost) == ({"a"}, {"a": "1"})
     assert done(kubectl) == ["cordon", "drain"]
-    with pytest.raises(ChangeRejected, match="the node a is not Ready"):
+    with pytest.raises(ChangeRejected, match="the node a is of the same boot as before") as caught:
         away(nodes, "b")
+    assert caught.value.cure.startswith("see why: kubectl describe node a; or begin this again: ")
     with pytest.raises(PowerError, match="node a was not Ready"):
         nodes.give_back("a")
     assert done(kubectl) == ["cordon", "drain"]
@@ -261,15 +262,25 @@ def test_what_an_earlier_run_had_down_is_waited_for_first(
     monkeypatch.setattr(base, "FIRST_PAUSE", 0.01)
     play(kubectl, [node("a", boot="1"), node("b")])
     nodes = Nodes(Cluster(kubectl.kube), Notes(), 0.1)
-    nodes.remember("a", "1", time.time())
+    nodes.remember("a", "1", time.time(), "nestvirt enable --resume R")
     told: list[str] = []
+    with (
+        pytest.raises(ChangeRejected, match="the node a is of the same boot as before") as caught,
+        nodes.away("b", told.append, drain=True),
+    ):
+        raise AssertionError("not reached")
+    assert told == ["waiting for the node a"]
+    assert "another run has had it down, or was about to" in caught.value.evidence
+    assert caught.value.cure.startswith("go on with that run: nestvirt enable --resume R; or ")
+    play(kubectl, [node("a", boot="1", ready=False), node("b")])
     with (
         pytest.raises(ChangeRejected, match="the node a is not Ready") as caught,
         nodes.away("b", told.append, drain=True),
     ):
         raise AssertionError("not reached")
-    assert told == ["waiting for the node a"]
-    assert "was down in a run" in caught.value.evidence
+    assert "--resume R; where it is never to come back: kubectl delete node a" in caught.value.cure
+    play(kubectl, [node("a", boot="1"), node("b")])
+    told.clear()
     nodes.remember("a", "1", time.time() - 3600)  # since then, it would not be called Ready if it were not
     with nodes.away("b", told.append, drain=True):
         assert nodes.lost == {"b": "1"}
