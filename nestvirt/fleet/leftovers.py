@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from nestvirt.errors import Busy, ChangeRejected, JournalError
-from nestvirt.fleet.endpoints import address_of
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRecord, FleetRuns
 from nestvirt.fleet.recorded import Recorded
-from nestvirt.journal import Run
 
 
 @dataclass
@@ -139,27 +136,3 @@ class Leftovers:
         """See Notes."""
         for record in self._records(node):
             record.back(node)
-
-
-def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
-    """What to say of a VM's node to who has put back one run on the VM, and knows nothing of nodes.
-
-    Args:
-        undone: that run.
-    """
-    back = {"enable": "disable", "disable": "enable"}
-    backend = undone.target.backend
-    there = address_of(backend, undone.endpoint)
-    for run in runs.leaving_nodes():
-        for name, known in run.known.items():
-            node = run.details.get(name, {}).get("node", undone.vm.name)
-            own = known.vm == undone.vm.id and address_of(backend, known.endpoint) == there
-            if own and node in run.cordoned:
-                words = ["nestvirt", back.get(run.command, run.command), name, "--drain-nodes"]
-                for option in ("context", "kubeconfig"):
-                    if run.options.get(option):
-                        words += [f"--{option}", str(run.options[option])]
-                yield (
-                    f"run {run.id} has left its node {node} cordoned; when that is Ready, this uncordons it: "
-                    f"{run.again if run.undoes else shlex.join(words)}"
-                )
