@@ -95,10 +95,10 @@ class Many:
         selection = Selection(self.endpoints, file)
         with leaving_at_once():
             members = selection.of(names)
+            refuse_one_guest(members)
         self.progress.rest()
         if self.recorded is None:
             selection.refuse_idle(members, some=bool(self.options["group"]))
-        refuse_one_guest(members)
         known = self.recorded.known if self.recorded is not None else {}
         return [member.going_on(known.get(member.written)) for member in members]
 
@@ -236,7 +236,8 @@ def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_
     rows = _held_back(planned, same, pace, look=options["dry_run"])
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     changing.down.update(_died_in(many, rows))
-    of_nodes.take_up(changing.nodes_of(left), many.notes.note, look=options["dry_run"])
+    with_nodes = changing.with_nodes(left, rows)
+    of_nodes.take_up(changing.node_names, with_nodes, many.notes.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
         recording = Recording(leftovers.runs, record, changing.down, again=True) if record else None
         if recording is not None:
