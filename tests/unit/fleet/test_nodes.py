@@ -352,6 +352,24 @@ def test_another_cluster_than_the_one_expected_is_refused(kubectl: FakeKubectl) 
     assert caught.value.cure.endswith("; or wait")
 
 
+def test_who_may_not_read_namespaces_may_drain_but_not_go_on_with_a_run_that_knew_its_cluster(
+    kubectl: FakeKubectl,
+) -> None:
+    forbidden = FORBIDDEN.replace("nodes", "namespaces").replace("patch", "get")
+    listing = json.dumps({"items": [node("a")]})
+    kubectl.behave(
+        f"if argv[-1].endswith('/kube-system'): say({forbidden!r}, 1, sys.stderr)\nsay({listing!r})"
+    )
+    cluster = Cluster(kubectl.kube)
+    assert cluster.state("a").ready
+    assert cluster.uid == ""
+    other = Cluster(kubectl.kube)
+    other.expect("run-1", "uid-1", "wait")
+    with pytest.raises(ChangeRejected, match="not known to be the cluster of run run-1") as caught:
+        other.known()
+    assert caught.value.cure == "have its user read the namespace kube-system, as then; or wait"
+
+
 def test_an_unknown_node_is_told_beside_those_that_there_are(kubectl: FakeKubectl) -> None:
     play(kubectl, [node("a"), node("b")])
     with pytest.raises(TargetError, match="'c'") as caught:
