@@ -115,7 +115,8 @@ def undo(
     Raises:
         Error: as ``enable``; ``ChangeRejected`` where somebody else has changed the setting since.
     """
-    recorded = Journal(settings.state_path()).find(run)
+    journal = Journal(settings.state_path())
+    recorded = journal.whole(journal.find(run))  # where others died on that VM, it has to reach what they did
     with _opened(recorded.target, where, inside or Inside(), recorded) as session:
         return engine.undo(session, recorded, Manner(_agreed, restart))
 

@@ -15,10 +15,10 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO
 
@@ -175,14 +175,38 @@ class Journal:
         Raises:
             JournalError: a record, or the folder, cannot be read.
         """
+        read = [self._read(path) for path in self._paths() if only in (None, path.stem)]
+        return [run for run in read if run is not None]
+
+    def records(self) -> Iterator[tuple[str, Run | None, JournalError | None]]:
+        """Each run's id, newest first, and the run; where its record cannot be read, what the first line says
+        of it, if that can be read, and why.
+
+        Raises:
+            JournalError: the folder cannot be read.
+        """
+        for path in self._paths():
+            run, ill = self._first(path)
+            if run is not None or ill is not None:  # else it died before its first line was written
+                yield path.stem, run, ill
+
+    def _paths(self) -> list[Path]:
+        """All records, newest first."""
         try:
-            paths = [p for p in self._runs.iterdir() if p.suffix == ".jsonl" and only in (None, p.stem)]
+            return sorted((p for p in self._runs.iterdir() if p.suffix == ".jsonl"), reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _unreadable(error) from error
-        read = [self._read(path) for path in sorted(paths, reverse=True)]
-        return [run for run in read if run is not None]
+
+    def _first(self, path: Path) -> tuple[Run | None, JournalError | None]:
+        """See records."""
+        try:
+            return self._read(path), None
+        except JournalError as error:
+            with suppress(JournalError):
+                return self._read(path, lines=1), error
+            return None, error
 
     def parts(self, fleet: str) -> Iterator[tuple[Run, JournalError | None]]:
         """The runs of one over many, newest first; where a record cannot be read, its first line, and why.
@@ -194,11 +218,7 @@ class Journal:
             self.look()
             paths = sorted(self._parts.get(fleet, ()), reverse=True)
         for path in paths:
-            ill = None
-            try:
-                run = self._read(path)
-            except JournalError as error:
-                run, ill = self._read(path, lines=1), error
+            run, ill = self._first(path)
             if run is not None:
                 yield run, ill
 
@@ -220,31 +240,59 @@ class Journal:
             backend: that VM's; None for any.
 
         Raises:
-            JournalError: there is none, or there is nothing in it to undo.
+            JournalError: there is none, or there is nothing in it to undo; or its record cannot be read, or
+                that of a newer one, which may be meant.
             TargetError: there is no run of that id.
         """
-        found = [r for r in self.runs(run_id) if r.is_of(vm, backend) and (run_id or r.undoable)]
-        runs = [] if found else [r for r in self.runs() if r.is_of(vm, backend)]
-        known = ", ".join(r.id for r in runs[:5]) or "none"
-        evidence, cure = f"newest runs in {self._runs}: {known}", "see all runs: nestvirt undo --list"
-        if not found and run_id is not None:
-            raise TargetError(f"there is no run {run_id!r}", evidence=evidence, cure=cure)
-        if not found:
+        cure = "see all runs: nestvirt undo --list"
+        if run_id is None:
+            found = self._newest(vm, backend)
+        else:
+            found = next((run for run in self.runs(run_id) if run.is_of(vm, backend)), None)
+        if found is None:
+            known = (
+                known for known, run, _ill in self.records() if run is not None and run.is_of(vm, backend)
+            )
+            evidence = f"newest runs in {self._runs}: {', '.join(islice(known, 5)) or 'none'}"
+            if run_id is not None:
+                raise TargetError(f"there is no run {run_id!r}", evidence=evidence, cure=cure)
             raise JournalError("there is no run to undo", evidence=evidence, cure=cure)
-        if not found[0].undoable and not found[0].steps:
-            raise JournalError(f"run {run_id} changed nothing", evidence=f"it is {found[0].state}", cure=cure)
-        return found[0]
+        if not found.undoable and not found.steps:
+            raise JournalError(f"run {run_id} changed nothing", evidence=f"it is {found.state}", cure=cure)
+        return found
+
+    def _newest(self, vm: str | None, backend: str | None) -> Run | None:
+        """The newest run that can be undone. What is older than that, or another VM's, may be ill."""
+        doubt: JournalError | None = None
+        for _id, run, ill in self.records():
+            if run is not None and not run.is_of(vm, backend):
+                continue
+            doubt = doubt or ill
+            if ill is None and run is not None and run.undoable:
+                if doubt is None:
+                    return run
+                raise JournalError(
+                    "it is not known which run is the newest",
+                    evidence=f"{doubt.message}: {doubt.evidence}",
+                    cure=f"if you mean {run.command} of {run.target}: nestvirt undo {run.id}",
+                )
+        if doubt is not None:
+            raise doubt
+        return None
 
     def unfinished(self, backend: str, vm: Vm) -> Run | None:
         """The newest run on this VM, where it died before its end; only meaningful under the VM's lock.
 
-        Where the one before it had died too, the newest goes on with that: its steps are among the steps.
+        Where the one before it had died too, the newest goes on with that: its steps are among the steps, and
+        where one of them had the VM's host as well, that is where the endpoint leads.
         """
         died = list(takewhile(lambda run: run.outcome is None, self._runs_of(backend, vm)))[::-1]
         if not died:
             return None
         steps = tuple(step for run in died for step in run.steps)
-        return replace(died[-1], steps=steps, died=tuple(run.id for run in died))
+        widest = max(died, key=lambda run: ("with_host" in run.endpoint, run.id))
+        ids = tuple(run.id for run in died)
+        return replace(died[-1], steps=steps, died=ids, endpoint=widest.endpoint)
 
     def whole(self, run: Run) -> Run:
         """A run as it is now; where it died, with what has died on that VM before and after it.

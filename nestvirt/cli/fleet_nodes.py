@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from nestvirt.fleet.leftovers import Leftovers
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRecord
 from nestvirt.fleet.running import Stop
+from nestvirt.fleet.selection import Member
 from nestvirt.journal import Journal
 from nestvirt.model import Ending, Report, Row, Vm
 
@@ -76,11 +77,19 @@ class NodesOfRun:
         """Whether nodes are to be uncordoned."""
         return self.nodes is not None and bool(self.nodes.left)
 
-    def take_up(self, names: Mapping[str, str], note: Callable[[str], None], *, look: bool) -> None:
+    def take_up(
+        self,
+        names: Mapping[str, str],
+        members: Sequence[Member],
+        note: Callable[[str], None],
+        *,
+        look: bool,
+    ) -> None:
         """Plan what is to be done for nodes that earlier runs have left.
 
         Args:
             names: each VM of this run to its node.
+            members: those whose VM runs, or is to be power-cycled.
             look: only look, as in a dry run.
 
         Raises:
@@ -90,7 +99,7 @@ class NodesOfRun:
         nodes = self.nodes
         if nodes is None:
             return
-        refuse_one_node(names)
+        refuse_one_node(members, names)
         try:
             for line in self.leftovers.take_up(nodes, set(names.values()), look=look):
                 note(line)

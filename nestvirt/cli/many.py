@@ -95,12 +95,12 @@ class Many:
         selection = Selection(self.endpoints, file)
         with leaving_at_once():
             members = selection.of(names)
+            refuse_one_guest(members)
         self.progress.rest()
         if self.recorded is None:
             selection.refuse_idle(members, some=bool(self.options["group"]))
-        refuse_one_guest(members)
         known = self.recorded.known if self.recorded is not None else {}
-        return [replace(member, known=known.get(member.written)) for member in members]
+        return [member.going_on(known.get(member.written)) for member in members]
 
     def doing(self, members: Sequence[Member]) -> Doing:
         """How each is worked on."""
@@ -236,7 +236,8 @@ def carry_through(many: Many, members: Sequence[Member], changing: Changing, of_
     rows = _held_back(planned, same, pace, look=options["dry_run"])
     to_do = [m for m in left if rows[m.written].ending is Ending.PLAN]
     changing.down.update(_died_in(many, rows))
-    of_nodes.take_up(changing.nodes_of(left), many.progress.note, look=options["dry_run"])
+    with_nodes = changing.with_nodes(left, rows)
+    of_nodes.take_up(changing.node_names, with_nodes, many.notes.note, look=options["dry_run"])
     if options["dry_run"] or many.stop.times or not (to_do or of_nodes.to_do):
         recording = Recording(leftovers.runs, record, changing.down, again=True) if record else None
         if recording is not None:
@@ -304,11 +305,12 @@ def _failed(row: Row) -> bool:
 
 def _held_back(planned: Iterable[Row], same: Mapping[str, str], pace: Pace, *, look: bool) -> dict[str, Row]:
     """The plan's rows by their targets, without what is not to be begun: a VM by a further name; and, but for
-    a dry run, any where so many have failed already."""
+    a dry run, any that is not off already where so many have failed."""
     enough = pace.failures is not None and pace.failed_before >= pace.failures and not look
     rows: dict[str, Row] = {}
     for row in planned:
-        note = f"{pace.failed_before} had failed already" if enough else ""
+        held_back = enough and row.target not in pace.down
+        note = f"{pace.failed_before} had failed already" if held_back else ""
         note = f"the same VM as {same[row.target]}" if row.target in same else note
         held = note and row.ending is Ending.PLAN
         rows[row.target] = replace(row, outcome=None, note=note) if held else row

@@ -13,7 +13,7 @@ from nestvirt.journal import Journal, Run
 from nestvirt.printable import printable
 from nestvirt.report import SCHEMA_VERSION
 
-Told = dict[str, str | int]
+Told = dict[str, str | int | None]
 """A run, by what is told of it."""
 
 
@@ -26,9 +26,10 @@ def list_runs(
         vm: only the runs of that VM, as for Run.is_of; runs over many are then left out.
         backend: that VM's.
     """
-    single: list[Told] = [
-        {"run": r.id, "time": r.time, "command": r.command, "target": str(r.target), "state": s}
-        for r, s in ((r, _state(journal, r)) for r in journal.runs() if r.is_of(vm, backend))
+    single = [
+        {"run": run_id, **_known(run), "state": "unreadable" if ill or run is None else _state(journal, run)}
+        for run_id, run, ill in journal.records()
+        if run is None or run.is_of(vm, backend)
     ]
     of_many = _of_many(fleets) if (vm, backend) == (None, None) else []
     if output == "json":
@@ -43,10 +44,18 @@ def list_runs(
         table.add_column(name, overflow="fold")
     runs = sorted([*single, *of_many], key=lambda told: str(told["run"]), reverse=True)
     for run in runs:
-        cells = {**run, "target": printable(str(run.get("target") or f"{run['targets']} targets"), 60)}
-        table.add_row(*(str(cells[name]) for name in ("run", "time", "command", "target", "state")))
+        target = f"{run['targets']} targets" if "targets" in run else run["target"]
+        cells = {**run, "target": printable(str(target), 60) if target is not None else None}
+        table.add_row(*(str(cells[name] or "?") for name in ("run", "time", "command", "target", "state")))
     stdout_console(width=None if sys.stdout.isatty() else 120).print(table if runs else "no runs yet")
     return 0
+
+
+def _known(run: Run | None) -> Told:
+    """What a run's first line says; nothing, where not even that can be read."""
+    if run is None:
+        return {"time": None, "command": None, "target": None}
+    return {"time": run.time, "command": run.command, "target": str(run.target)}
 
 
 def _of_many(runs: FleetRuns) -> list[Told]:

@@ -165,21 +165,9 @@ def opened(
             load_modules=chosen.load_modules,
             tell=progress.tell,
         )
-        if recorded is not None:
-            _note_its_node(recorded, progress)
     finally:
         progress.rest()
         backend.close()
-
-
-def _note_its_node(undone: Run, progress: Progress) -> None:
-    """A run over many may have cordoned the VM's Kubernetes node, and died with it."""
-    if (settings.state_path() / "fleets").is_dir():
-        from nestvirt.fleet.leftovers import cordoned_beside
-        from nestvirt.fleet.record import FleetRuns
-
-        for line in cordoned_beside(FleetRuns(settings.state_path()), undone):
-            progress.note(line)
 
 
 def settings_for(

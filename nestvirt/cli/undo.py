@@ -20,8 +20,10 @@ from nestvirt.cli.options import (
 from nestvirt.cli.output import Progress, finish, reporting_errors
 from nestvirt.cli.runs import list_runs
 from nestvirt.cli.session import Chosen, consenting, opened
+from nestvirt.fleet.cordoned import cordoned_beside, cordoned_since
 from nestvirt.fleet.record import FleetRuns
 from nestvirt.journal import Journal, Run
+from nestvirt.model import Report
 
 
 @click.command()
@@ -69,7 +71,27 @@ def undo(run: str | None, listing: bool, **options: Any) -> int:
         if run is not None:
             raise click.UsageError("--list takes no RUN.")
         return list_runs(journal, fleets, str(options["output"]), vm, backend)
-    return _undo_one(journal.find(run, vm, backend), chosen, **options)
+    if run is not None:
+        found = journal.find(run, vm, backend)
+    else:
+        found = _newest(journal, fleets, notes, vm, backend)
+    found = journal.whole(found)
+    report = _undo_one(found, chosen, **options)
+    for line in cordoned_beside(fleets, found):
+        notes.note(line)
+    return finish(report, str(options["output"]))
+
+
+def _newest(journal: Journal, fleets: FleetRuns, notes: Progress, vm: str | None, backend: str | None) -> Run:
+    """The newest run that can be undone. One over many that died in a drain has none; it is told of."""
+    since = ""
+    try:
+        found = journal.find(None, vm, backend)
+        since = found.id
+        return found
+    finally:
+        for line in cordoned_since(fleets, since):
+            notes.note(line)
 
 
 def _is_of_many(run: str, journal: Journal, fleets: FleetRuns) -> bool:
@@ -87,10 +109,9 @@ def _undo_one(
     quiet: bool,
     output: str,
     **_options: Any,
-) -> int:
+) -> Report:
     progress = Progress(quiet=quiet or output != "text")
     with opened(chosen, recorded.target, progress, recorded=recorded) as session:
         consent = consenting(session, progress, yes=yes, no_restart=no_restart)
         manner = engine.Manner(consent, not no_restart, force_off, dry_run)
-        report = engine.undo(session, recorded, manner)
-    return finish(report, output)
+        return engine.undo(session, recorded, manner)

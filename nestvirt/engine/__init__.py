@@ -19,6 +19,7 @@ from nestvirt.engine.died import (
     owes_power,
     refuse_another,
     refuse_forgetting,
+    refuse_unseen,
     take_over,
 )
 from nestvirt.engine.inside import (
@@ -163,6 +164,7 @@ def undo(session: Session, run: Run, manner: Manner) -> Report:
     with _locked(session, manner):
         run = session.journal.whole(run)  # as it is now that nobody else can write it
         refuse_another(session, run)
+        refuse_unseen(session, run)
         facts = read_when_quiet(session)
         changes = undoing(run, facts.value)
         blockers = _against_undoing(session, run, facts, changes) if changes else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nestvirt.backends.base import Facts
 from nestvirt.engine.session import Session
@@ -40,6 +41,17 @@ def refuse_another(session: Session, run: Run) -> None:
         )
 
 
+def refuse_unseen(session: Session, run: Run) -> None:
+    """A run that has the VM alone cannot put back what one before it, that died, has changed of the host."""
+    unseen = [step.change.setting for step in run.steps if not _is_seen(session, step.change)]
+    if unseen:
+        raise ChangeRejected(
+            f"a run on {session.vm.name} that died has changed its host, too, which is not reached from here",
+            evidence=f"on the host it has changed {', '.join(dict.fromkeys(unseen))}; nothing was touched",
+            cure=f"put back both: nestvirt undo {run.id}",
+        )
+
+
 def take_over(session: Session, died: Run | None, record: Record, facts: Facts, owed: bool) -> list[Change]:
     """Write what a run that died has changed into the record of the one that goes on with it, and end it.
 
@@ -51,12 +63,12 @@ def take_over(session: Session, died: Run | None, record: Record, facts: Facts, 
     """
     if died is None:
         return []
-    left = [change for change in _left(died, facts) if owed and _is_seen(session, change)]
+    seen = replace(died, steps=tuple(step for step in died.steps if _is_seen(session, step.change)))
+    left = list(_left(seen, facts)) if owed else []
     for change in left:
         record.intend(change)
         record.kept(change, change.after)
-    whole = owed and all(_is_seen(session, step.change) for step in died.steps)
-    session.journal.end(died, "continued" if whole else "applied")
+    session.journal.end(died, "continued" if owed and seen == died else "applied")
     return left
 
 

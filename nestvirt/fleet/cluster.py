@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nestvirt.errors import ChangeRejected, Error, TargetError
+from nestvirt.errors import AccessDenied, ChangeRejected, Error, TargetError
 from nestvirt.kata.api import Object, at, name_of
 from nestvirt.kata.kube import Kube
 from nestvirt.printable import printable
@@ -39,7 +39,7 @@ class Cluster:
 
     Attributes:
         kube: what asks it.
-        uid: what no other cluster has; known once it was asked.
+        uid: what no other cluster has; known once it was asked, if the user may know it.
     """
 
     kube: Kube
@@ -89,15 +89,18 @@ class Cluster:
             return self._known
 
     def _first(self) -> Mapping[str, State]:
-        found = self.kube.get("namespaces", WHOSE_UID)
-        self.uid = str(at(found, "metadata", "uid") or "")
+        with contextlib.suppress(AccessDenied):  # who may drain need not read namespaces
+            found = self.kube.get("namespaces", WHOSE_UID)
+            self.uid = str(at(found, "metadata", "uid") or "")
         run, then, instead = self._before or ("", self.uid, "")
         if self.uid != then:
             raise ChangeRejected(
-                f"{self.place} is not the cluster of run {run}",
+                f"{self.place} is not {'' if self.uid else 'known to be '}the cluster of run {run}",
                 evidence=f"its uid is {printable(self.uid, 60) or 'unknown'}, and was {then}; "
                 "nothing was touched",
-                cure=f"give that run's cluster: --context NAME; or {instead}",
+                cure=f"give that run's cluster: --context NAME; or {instead}"
+                if self.uid
+                else f"have its user read the namespace {WHOSE_UID}, as then; or {instead}",
             )
         return self.all_now()
 
@@ -138,6 +141,10 @@ class Cluster:
             if isinstance(self._known, Mapping):
                 self._known = {**self._known, node: now}
         return now
+
+    def is_cordoned(self, node: str) -> bool:
+        """Whether a node is so now; who seems not to be is asked about once more."""
+        return self.state(node).cordoned or self.now(node).cordoned
 
     def has(self, node: str, uid: str) -> bool:
         """Whether it has that very node; an empty uid is any node of that name."""

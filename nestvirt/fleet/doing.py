@@ -147,6 +147,7 @@ class Changing:
         nodes: the cluster whose nodes the VMs are; None where they are none.
         left_off: those that were changed and not started.
         node_names: what each is called as a node, since it was planned.
+        up: those whose VM was seen to run.
         down: those that a run has shut down, this one or one before it, and that are off still.
         locks: of each VM that is worked on, by its identity.
     """
@@ -157,6 +158,7 @@ class Changing:
     nodes: Nodes | None = None
     left_off: set[str] = field(default_factory=set)
     node_names: dict[str, str] = field(default_factory=dict)
+    up: set[str] = field(default_factory=set)
     down: set[str] = field(default_factory=set)
     locks: dict[str, threading.Lock] = field(default_factory=dict)
 
@@ -174,6 +176,7 @@ class Changing:
             self.down.add(member.written)
         self.node_names[member.written] = node = member.node or session.vm.name
         if self.nodes is not None and runs(session):
+            self.up.add(member.written)
             self.nodes.of_run.add(node)
         report = self._engine(member, session, replace(self.manner, dry_run=True))
         if report.planned:
@@ -213,7 +216,7 @@ class Changing:
         def change() -> Report:
             return self.doing._kept(session, self._engine(member, session, manner))
 
-        with self._alone(session), self._knowing_power(member, session):
+        with self._node_due(member), self._alone(session), self._knowing_power(member, session):
             if self.nodes is None or not self.plans[member.written].cycled:  # it is not away
                 report = change()
             else:
@@ -246,11 +249,20 @@ class Changing:
                 note = self.down.add if _owes_power(session) else self.down.discard
                 note(member.written)
 
-    def nodes_of(self, members: Sequence[Member]) -> dict[str, str]:
-        """Each of those VMs, once, to what it is called as a node, as far as that is known."""
-        again = self.same(members)
-        names = [member.written for member in members if member.written not in again]
-        return {name: self.node_names[name] for name in names if name in self.node_names}
+    @contextlib.contextmanager
+    def _node_due(self, member: Member) -> Iterator[None]:
+        """Whatever came of it: from then on its node has to be Ready before another one is drained."""
+        try:
+            yield
+        finally:
+            if self.nodes is not None:
+                self.nodes.due.discard(self.node_names[member.written])
+
+    def with_nodes(self, members: Sequence[Member], rows: Mapping[str, Row]) -> list[Member]:
+        """Those whose VM runs, or is to be power-cycled: it may be away as a node, or is to be Ready."""
+        plans = {name: row.outcome for name, row in rows.items()}
+        cycled = {name for name, plan in plans.items() if isinstance(plan, Report) and plan.cycled}
+        return self.found([member for member in members if member.written in self.up | cycled])
 
     def found(self, members: Sequence[Member]) -> list[Member]:
         """The members, each with its VM where that is known by now."""
@@ -268,9 +280,9 @@ class Changing:
                 others |= {member.written: known} if known != member.written else {}
         return others
 
-    def turn(self, member: Member) -> tuple[bool, bool]:
+    def turn(self, member: Member) -> tuple[bool, bool, bool]:
         """What orders them: those that are down come first, so that they are up before others go down."""
-        return not self.comes_first(member), self.comes_last(member)
+        return member.written not in self.down, not self.comes_first(member), self.comes_last(member)
 
     def comes_first(self, member: Member) -> bool:
         """It is off, or a run has died when its node was about to go down."""

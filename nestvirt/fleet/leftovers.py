@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
+import contextlib
 from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from nestvirt.errors import Busy, ChangeRejected, JournalError
-from nestvirt.fleet.endpoints import address_of
 from nestvirt.fleet.nodes import Nodes
 from nestvirt.fleet.record import FleetRecord, FleetRuns
 from nestvirt.fleet.recorded import Recorded
-from nestvirt.journal import Run
 
 
 @dataclass
@@ -42,7 +40,8 @@ class Leftovers:
 
         Nodes that were down then, and not seen back, are waited for, whose ever they are. A node counts by
         its uid, so that none of another cluster is taken for it. A run that is still under way keeps its
-        nodes; cordoned nodes that are none of this run's are only told of.
+        nodes; cordoned nodes that are none of this run's are only told of. One that somebody has uncordoned
+        meanwhile is none of theirs any more.
 
         Args:
             look: leave the records as they are, as in a dry run.
@@ -51,10 +50,10 @@ class Leftovers:
             ChangeRejected: the run that is gone on with, or taken back, was on another cluster.
             Error: the cluster cannot be asked.
         """
-        for run in [run for run in self.runs.runs() if run.cordoned or run.away]:
+        for run in list(self.runs.leaving_nodes()):
             if self.before is not None and run.id == self.before.id:
                 self._refuse_elsewhere(nodes, run)
-                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held)
+                yield from self._taken(nodes, run, wanted | run.cordoned.keys(), self.held or self.own)
                 continue
             with ExitStack() as closing:
                 record = None
@@ -75,10 +74,19 @@ class Leftovers:
         held = [record] if record is not None else []
         for node, away in run.away.items():
             if nodes.cluster.has(node, away.uid):
-                nodes.remember(node, away.boot, away.since)
+                own = self.before is not None and run.id == self.before.id
+                nodes.remember(node, away.boot, away.since, "" if own else run.again)
                 self._held.setdefault(node, []).extend(held)
+                if not own and node not in wanted and nodes.is_away(node, nodes.cluster.state(node)):
+                    said = f"run {run.id} has had the node {node} down, or was about to"
+                    yield f"{said}, and no other is drained until it is seen back: {run.again}"
         for node, uid in run.cordoned.items():
             if not nodes.cluster.has(node, uid):
+                continue
+            if not nodes.cluster.is_cordoned(node):  # by hand; who cordons it later does so for himself
+                if record is not None:
+                    with contextlib.suppress(JournalError):  # then the next run looks for itself
+                        record.uncordoned(node)
                 continue
             said = f"run {run.id} has left the node {node} cordoned"
             if node in wanted:
@@ -106,7 +114,8 @@ class Leftovers:
                 )
 
     def _records(self, node: str) -> list[FleetRecord]:
-        return [*([self.own] if self.own is not None else []), *self._held.get(node, [])]
+        held = [record for record in self._held.get(node, []) if record is not self.own]
+        return [*([self.own] if self.own is not None else []), *held]
 
     def cordoning(self, node: str, uid: str) -> None:
         """See Notes."""
@@ -127,24 +136,3 @@ class Leftovers:
         """See Notes."""
         for record in self._records(node):
             record.back(node)
-
-
-def cordoned_beside(runs: FleetRuns, undone: Run) -> Iterator[str]:
-    """What to say of a VM's node to who has put back one run on the VM, and knows nothing of nodes.
-
-    Args:
-        undone: that run.
-    """
-    backend = undone.target.backend
-    there = address_of(backend, undone.endpoint)
-    for run in [run for run in runs.runs() if run.cordoned]:
-        for name, known in run.known.items():
-            node = run.details.get(name, {}).get("node", undone.vm.name)
-            own = known.vm == undone.vm.id and address_of(backend, known.endpoint) == there
-            if own and node in run.cordoned:
-                context = run.options.get("context")
-                where = f"--context {shlex.quote(str(context))} " if context else ""
-                yield (
-                    f"run {run.id} has left its node {node} cordoned; when that is Ready: "
-                    f"kubectl {where}uncordon {shlex.quote(node)}"
-                )

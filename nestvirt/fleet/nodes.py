@@ -71,6 +71,7 @@ class Nodes:
         left: nodes that are to be uncordoned: this run, or one before it, had cordoned them.
         lost: nodes that this run, or one before it, has had down and not seen back, with the boot before;
             empty where any boot will do.
+        whose: those of them that are another run's, and the command that goes on with that.
         of_run: nodes whose VMs are of this run, and run.
         due: nodes that are down at this moment, or are to be started first: it is --batch that counts them.
         in_haste: whether the user wants to wait for nothing more.
@@ -82,6 +83,7 @@ class Nodes:
     empty_dirs: bool = False
     left: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
+    whose: dict[str, str] = field(default_factory=dict)
     of_run: set[str] = field(default_factory=set)
     due: set[str] = field(default_factory=set)
     in_haste: Callable[[], bool] = lambda: False
@@ -92,10 +94,25 @@ class Nodes:
         lost = ", and pods with emptyDir volumes lose their data" if self.empty_dirs else ""
         return f"it would drain node {node} of {self.cluster.place} first{lost}"
 
-    def remember(self, node: str, boot: str, since: float) -> None:
-        """An earlier run has had it down, and did not see it back; ``since`` is when, by the clock."""
-        stale = time.time() - since > self.timeout + STALE  # then Ready is Ready, whatever its boot
+    def remember(self, node: str, boot: str, since: float, again: str = "") -> None:
+        """An earlier run has had it down, and did not see it back.
+
+        Args:
+            since: when, by the clock.
+            again: the command that goes on with that run; empty where this one does.
+        """
+        stale = time.time() - since > self._stale  # then Ready is Ready, whatever its boot
         self.lost[node] = "" if stale else boot
+        if again:
+            self.whose[node] = again
+
+    @property
+    def _stale(self) -> float:
+        return self.timeout + STALE
+
+    def is_away(self, node: str, now: State) -> bool:
+        """Whether it is not seen back by now."""
+        return not now.ready or now.boot == self.lost.get(node)
 
     @contextmanager
     def away(self, node: str, tell: Callable[[str], None], *, drain: bool) -> Iterator[Trip]:
@@ -127,6 +144,7 @@ class Nodes:
             if self.notes is not None:
                 self.notes.leaving(node, before.uid, before.boot)
             self.lost[node] = before.boot
+            self.whose.pop(node, None)
             yield trip
             self._ended(node, trip)
         except KeyboardInterrupt as wish:
@@ -153,15 +171,10 @@ class Nodes:
                 self.wait_ready(other)
         now = self.cluster.all_now()
         for other in sorted((self.of_run | self.lost.keys()) & now.keys() - self.due - {node}):
-            if not now[other].ready or now[other].boot == self.lost.get(other):
-                raise ChangeRejected(
-                    f"the node {other} is not Ready, so that no other is drained",
-                    evidence=f"it was down in a run, and is not back in {self.cluster.place}"
-                    if other in self.lost
-                    else f"its VM is one of this run's; {self.cluster.place} says so",
-                    cure=f"see why: kubectl describe node {other}; or begin a run without it. Nothing of "
-                    f"{node} was touched",
-                )
+            if self.is_away(other, now[other]):
+                error = self._in_the_way(other, ready=now[other].ready)
+                error.cure += f". Nothing of {node} was touched"
+                raise error
             self._is_back(other)
         for other in sorted(self.left - self.due - {node}):
             try:
@@ -172,6 +185,25 @@ class Nodes:
                     evidence=f"{error.message}: {error.evidence}",
                     cure=f"{error.cure}. Nothing of {node} was touched",
                 ) from error
+
+    def _in_the_way(self, node: str, *, ready: bool) -> ChangeRejected:
+        """Why no other is drained, and what helps."""
+        state = "is of the same boot as before it was to go down" if ready else "is not Ready"
+        seen, again = f"see why: kubectl describe node {node}", self.whose.get(node)
+        evidence = f"its VM is one of this run's; {self.cluster.place} says so"
+        cure = f"{seen}; or begin a run without it"
+        if node in self.lost:
+            whose = "another run" if again else "the run"
+            evidence = f"{whose} has had it down, or was about to, and has not seen it back"
+            cure = f"go on with that run: {again}" if again else seen
+            cure += (
+                f"; or begin this again: {self._stale:.0f} s after it was to go down, Ready is enough"
+                if ready
+                else f"; where it is never to come back: kubectl delete node {node}"
+            )
+        return ChangeRejected(
+            f"the node {node} {state}, so that no other is drained", evidence=evidence, cure=cure
+        )
 
     def _drain(self, node: str, before: State, tell: Callable[[str], None], *, ours: bool) -> None:
         tell(f"cordoning and draining {node}")
@@ -215,7 +247,7 @@ class Nodes:
         try:
             self.cluster.kube.patient(self.timeout).run("uncordon", node)
         except Error as error:
-            error.cure = f"do it by hand: kubectl uncordon {node}; {error.cure}"
+            error.cure = f"run this again, or do it by hand: kubectl uncordon {node}; {error.cure}"
             raise
         self.left.discard(node)
         if self.notes is not None:
@@ -228,13 +260,14 @@ class Nodes:
             PowerError: it is not.
         """
         now = self.cluster.now(node)
-        if not now.ready or now.boot == self.lost.get(node):
+        if self.is_away(node, now):
             try:
                 if node in self._waited:
                     raise self._late(node, "it was waited for")
                 self.wait_ready(node)
             except PowerError as error:
-                error.cure += f"; it stays cordoned until you do: kubectl uncordon {node}"
+                by_hand = f"or you do it by hand: kubectl uncordon {node}"
+                error.cure += f"; it stays cordoned until this is run again, {by_hand}"
                 raise
         self._is_back(node)
         self.uncordon(node)
@@ -274,6 +307,7 @@ class Nodes:
 
     def _is_back(self, node: str) -> None:
         self._waited.discard(node)
+        self.whose.pop(node, None)
         if self.lost.pop(node, None) is not None and self.notes is not None:
             with contextlib.suppress(JournalError):  # then the next run looks for itself
                 self.notes.back(node)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nestvirt.errors import Busy, JournalError, TargetError
 from nestvirt.fleet.node_lines import NodeLines
-from nestvirt.fleet.recorded import DETAILS, SCHEMA_VERSION, Recorded, read
+from nestvirt.fleet.recorded import DETAILS, SCHEMA_VERSION, Recorded, leaves_nodes, read
 from nestvirt.fleet.selection import Member
 from nestvirt.model import Ending
 
@@ -151,9 +151,17 @@ class FleetRuns:
         if run is not None and run.through:
             record.end()
 
-    def runs(self) -> Iterator[Recorded]:
-        """All runs that can be read, newest first."""
-        for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
+    def leaving_nodes(self) -> Iterator[Recorded]:
+        """The runs that have left nodes cordoned, or down, newest first. Others are not read whole."""
+        return (run for run in self.runs(leaves_nodes) if run.cordoned or run.away)
+
+    def runs(self, among: Callable[[Path], bool] = lambda _path: True) -> Iterator[Recorded]:
+        """All runs that can be read, newest first.
+
+        Args:
+            among: which records are read.
+        """
+        for path in filter(among, sorted(self._folder.glob("*.jsonl"), reverse=True)):
             try:
                 run = read(path)
             except JournalError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,10 @@ SCHEMA_VERSION = 1
 DETAILS = ("ssh", "ssh_config", "node")
 UNDOES = "undoes"
 """The option of an undo's record that says which run it takes back."""
+
+
+_ON_NODE = re.compile(rf'{{"event": ?"(?:{"|".join(NODE_EVENTS)})"'.encode())
+"""How a line on a node begins."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,19 @@ def read(path: Path) -> Recorded | None:
             evidence=f"{type(error).__name__}: {error}",
             cure="move that file away; each VM's own record is in the journal: nestvirt undo --list",
         ) from error
+
+
+def leaves_nodes(path: Path) -> bool:
+    """Whether a run has left nodes cordoned, or down; or cannot be read. Of its lines, which may be tens of
+    thousands, only those on nodes are looked at."""
+    try:
+        lines = path.read_bytes().splitlines()
+        if not all(line.startswith(b'{"event":') for line in lines):
+            return True
+        nodes = of_nodes(json.loads(line) for line in lines if _ON_NODE.match(line))
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return bool(nodes["cordoned"] or nodes["away"])
 
 
 def _replayed(run_id: str, lines: Sequence[Mapping[str, object]]) -> Recorded:

@@ -37,7 +37,8 @@ class Pace:
     Attributes:
         parallel: how many targets are worked on at once; of one endpoint no more than its backend bears.
         batch: so many are begun together, and the next ones when all of these have ended; None: no batches.
-        failures: after so many failed ones no more is begun; None: all are begun.
+        failures: after so many failed ones no more is begun, but for those that are off already; None: all
+            are begun.
         failed: which count as such.
         failed_before: how many of them there were before anything was begun.
         down: those of the run that are off, and were not to be; each takes a place in a batch. Is looked at
@@ -192,9 +193,9 @@ class Runner:
         """Begin what may be begun now; whether anything is under way."""
         if not self._busy:
             self._batch.clear()
-        while not self.why_no_more() and len(self._busy) < self._pace.parallel:
+        while not self._stop.times and len(self._busy) < self._pace.parallel:
             heads = [waiting[0] for waiting in self._waiting.values() if waiting]
-            free = [i for i in heads if self._room_at(self._members[i]) and self._room_for(self._members[i])]
+            free = [i for i in heads if self._may_begin(self._members[i])]
             if not free:
                 break
             index = min(free)
@@ -205,6 +206,11 @@ class Runner:
             self._batch.add(self._members[index].written)
             pool.submit(self._one, index)
         return bool(self._busy)
+
+    def _may_begin(self, member: Member) -> bool:
+        """Whether there is room; however many have failed, who is off is given its power back."""
+        wanted = member.written in self._pace.down or not self.why_no_more()
+        return wanted and self._room_at(member) and self._room_for(member)
 
     def _room_for(self, member: Member) -> bool:
         """Whether the batch has; who is off already takes no more than it has."""

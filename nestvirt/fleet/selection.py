@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nestvirt.backends.base import Listed, Listing
@@ -58,6 +58,11 @@ class Member:
     node: str | None = None
     known: Known | None = None
     told: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def going_on(self, known: Known | None) -> Member:
+        """With what a run before had; where the name means another by now, its own is still to be found."""
+        other = known is not None and self.vm is not None and known.vm not in ("", self.vm.id)
+        return replace(self, known=known, vm=None if other else self.vm)
 
 
 @dataclass
@@ -171,8 +176,10 @@ class Selection:
 
     def _told_of_all(self, what: Target | Pattern) -> dict[str, Mapping[str, str]]:
         """What the file says of a name; of a pattern, also of all that it may mean."""
-        alike: Callable[[Target | Pattern], object] = _place if isinstance(what, Pattern) else str
-        return {str(e.what): e.told for e in self._entries if alike(e.what) == alike(what)}
+        if isinstance(what, Target):  # there may be a table for each of ten thousand that fail
+            told = self._told.of({str(what)}, None)
+            return {str(what): told} if told else {}
+        return {str(e.what): e.told for e in self._entries if _place(e.what) == _place(what)}
 
     def _member(self, written: str, target: Target, endpoint: Endpoint, vm: Vm | None) -> Member:
         name = vm.name if vm is not None else target.name

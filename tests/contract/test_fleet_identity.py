@@ -57,6 +57,23 @@ def test_a_vm_that_was_renamed_while_it_was_off_is_gone_on_with(fleet: MemoryFle
     assert [vm["boots"] for vm in fleet.vms().values()] == [1, 1]
 
 
+@pytest.mark.parametrize("others", [(), ("memory:b",)], ids=["alone", "beside another"])
+def test_a_vm_that_was_renamed_and_whose_name_another_has_by_now_is_gone_on_with(
+    fleet: MemoryFleet, others: tuple[str, ...]
+) -> None:
+    for name in "ab":
+        fleet.add(name)
+    fleet.run("enable", "memory:a", *others, "--yes", "--parallel", "1", NESTVIRT_MEMORY_DIE="1")
+    edit(
+        fleet, lambda vms: (vms["id-a"].update(name="old"), vms.update(new={"name": "a", "power": "running"}))
+    )
+    rows = fleet.rows("enable", "--resume", "--yes", "--batch", "1")
+    assert {row["ending"] for row in rows.values()} == {"pass"}
+    assert rows["memory:a"]["name"] == "old"
+    assert fleet.vms()["old"]["boots"] == 1
+    assert fleet.vms()["a"] == {"name": "a", "power": "running"}
+
+
 def test_one_that_cannot_be_found_any_more_takes_its_place_in_a_batch(fleet: MemoryFleet) -> None:
     """It may be off, and only not be shown to this user."""
     fleet.add("a")

@@ -176,6 +176,14 @@ def test_a_node_that_cannot_be_uncordoned_is_the_last_one(nodes: KubeNodes) -> N
     assert nodes.cordoned() == []
 
 
+def elsewhere(nodes: KubeNodes, **fields: Any) -> None:
+    """Another hypervisor, that of the profile q, has a VM w1 as well."""
+    other = nodes.fleet.folder / "other.json"
+    other.write_text(json.dumps({"another": {"name": "w1", **fields}}))
+    told = f'[profiles.q]\nbackend = "memory"\npath = "{other}"\n'
+    (nodes.fleet.folder / "config.toml").write_text(told)
+
+
 def test_two_vms_that_are_one_node_are_refused_before_anything_is_touched(
     nodes: KubeNodes, tmp_path: Path
 ) -> None:
@@ -184,13 +192,28 @@ def test_two_vms_that_are_one_node_are_refused_before_anything_is_touched(
     told = nodes.fleet.run("enable", "--targets", str(file), *YES[2:], **nodes.variables)
     assert told.returncode == 2
     assert "two VMs have the same node 'w1'" in told.stderr
-    other = tmp_path / "other.json"
-    nodes.fleet.add("w1", path=other)
-    (tmp_path / "config.toml").write_text(f'[profiles.q]\nbackend = "memory"\npath = "{other}"\n')
+    elsewhere(nodes, power="running")
     told = nodes.fleet.run("enable", "memory:w1", "memory@q:w1", *YES[2:], **nodes.variables)
     assert told.returncode == 2
     assert "memory:w1 and memory@q:w1" in told.stderr
     assert nodes.done() == []
+
+
+def test_a_namesake_that_is_off_and_stays_as_it_is_is_no_second_node(nodes: KubeNodes) -> None:
+    elsewhere(nodes, power="stopped", nested="on")
+    told = nodes.fleet.run("enable", "memory:w1", "memory@q:w1", *YES[2:], **nodes.variables)
+    assert "two VMs" not in told.stderr
+    assert boots(nodes) == {"w1": 1, "w2": 0}
+
+
+def test_one_vm_by_two_addresses_is_one_node(nodes: KubeNodes) -> None:
+    way = nodes.fleet.folder / "way.json"
+    way.symlink_to(nodes.fleet.path)
+    (nodes.fleet.folder / "config.toml").write_text(f'[profiles.q]\nbackend = "memory"\npath = "{way}"\n')
+    told = nodes.fleet.run("enable", "memory:w1", "memory@q:w1", *YES[2:], **nodes.variables)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert boots(nodes) == {"w1": 1, "w2": 0}
+    assert nodes.done() == ["prod: cordon w1", "prod: drain w1", "prod: uncordon w1"]
 
 
 def test_who_undoes_the_vm_of_a_killed_run_is_told_that_its_node_is_cordoned(nodes: KubeNodes) -> None:
@@ -198,11 +221,39 @@ def test_who_undoes_the_vm_of_a_killed_run_is_told_that_its_node_is_cordoned(nod
     done = nodes.fleet.run("undo", "--yes", **nodes.variables)
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stderr.split())
-    assert "has left its node w1 cordoned; when that is Ready: kubectl --context prod uncordon w1" in told
-    nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": []}})
+    said, _, cure = told.rpartition("this uncordons it: ")
+    assert "has left its node w1 cordoned; when that is Ready" in said
+    assert cure == "nestvirt disable memory:id-w1 --drain-nodes --context prod"
+    done = nodes.fleet.run(*cure.split()[1:], "--yes", **nodes.variables)
+    assert (done.returncode, nodes.cordoned(), nodes.drained()) == (0, [], ["w1"])
     other = nodes.fleet.run("enable", "memory:w2", "--yes", **nodes.variables)
     assert other.returncode == 0
     assert "cordoned" not in nodes.fleet.run("undo", "--yes", **nodes.variables).stderr
+
+
+def test_who_would_undo_what_was_killed_in_its_drain_is_told_what_uncordons(nodes: KubeNodes) -> None:
+    nodes.fleet.run(*YES, **nodes.variables, NESTVIRT_MEMORY_DIE_AT="after 4")
+    assert nodes.cordoned() == []  # it was noted, and is about to be done
+    cordon(nodes, "w1")
+    undone = nodes.fleet.run("undo", "--yes", "-o", "json", **nodes.variables)
+    assert undone.returncode == 1
+    assert "there is no run to undo" in undone.stderr
+    told = undone.stderr.splitlines()[0]
+    assert "has left w1 cordoned" in told
+    assert "cordoned" not in nodes.fleet.run("undo", "--yes", "-q", **nodes.variables).stderr
+    done = nodes.fleet.run(*told.rpartition("uncordons: nestvirt ")[2].split(), "--yes", **nodes.variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (nodes.cordoned(), boots(nodes)) == ([], {"w1": 0, "w2": 0})
+    assert "cordoned" not in nodes.fleet.run("undo", "--yes", **nodes.variables).stderr
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_it_is_told_of_the_node_whatever_the_form_of_output_is(nodes: KubeNodes, quiet: bool) -> None:
+    killed(nodes)
+    words = ("undo", "--yes", "-o", "json", *(["-q"] if quiet else []))
+    done = nodes.fleet.run(*words, **nodes.variables)
+    assert done.returncode == 0
+    assert ("has left its node w1 cordoned" in done.stderr) is not quiet
 
 
 def made_whole(nodes: KubeNodes) -> None:
@@ -226,6 +277,44 @@ def test_what_is_left_cordoned_is_in_the_plan_and_asked_for(nodes: KubeNodes) ->
     told = rows(nodes, *YES)
     assert (told["node w1"]["ending"], nodes.cordoned()) == ("pass", [])
     assert "had left it cordoned" in told["node w1"]["note"]
+
+
+def test_what_another_run_was_about_to_have_down_is_named_with_that_run_in_the_plan_too(
+    nodes: KubeNodes,
+) -> None:
+    first, other = (("enable", f"memory:{name}", *YES[2:], "--timeout", "1") for name in ("w1", "w2"))
+    nodes.fleet.run(*first, **nodes.variables, NESTVIRT_MEMORY_DIE_AT="after 5")
+    assert (nodes.cordoned(), boots(nodes)) == (["w1"], {"w1": 0, "w2": 0})
+    [record] = (nodes.fleet.state / "fleets").glob("*.jsonl")
+    resume = f"nestvirt enable --resume {record.stem}"
+    plan = nodes.fleet.run(*other, "--dry-run", "-o", "json", **nodes.variables)
+    assert f"no other is drained until it is seen back: {resume}" in plan.stderr
+    error = rows(nodes, *other)["memory:w2"]["error"]
+    assert "the node w1 is of the same boot as before" in error["message"]
+    assert error["cure"].startswith(f"go on with that run: {resume}; or begin this again: 61 s after")
+    done = nodes.fleet.run(*resume.split()[1:], "--yes", "--timeout", "20", **nodes.variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert nodes.fleet.run(*other, "--timeout", "20", **nodes.variables).returncode == 0
+    assert boots(nodes) == {"w1": 1, "w2": 1}
+
+
+def cordon(nodes: KubeNodes, *names: str) -> None:
+    """Have those cordoned by somebody else, and no others."""
+    nodes.let(clusters={**nodes.state["clusters"], "prod": {"nodes": ["w1", "w2"], "cordoned": [*names]}})
+
+
+def test_what_was_uncordoned_by_hand_is_not_planned_and_cordoned_later_it_is_somebody_elses(
+    nodes: KubeNodes,
+) -> None:
+    killed(nodes)
+    made_whole(nodes)
+    cordon(nodes)
+    assert set(rows(nodes, *ENABLE, "--dry-run")) == {"memory:id-w1", "memory:id-w2"}
+    done = nodes.fleet.run(*ENABLE, **nodes.variables)
+    assert (done.returncode, "cordoned" in done.stderr) == (0, False)
+    cordon(nodes, "w1")
+    assert nodes.fleet.run(*YES, **nodes.variables).returncode == 0
+    assert nodes.cordoned() == ["w1"]
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])

@@ -186,6 +186,28 @@ def test_a_batch_is_not_exceeded_by_those_that_a_killed_run_left_down(fleet: Mem
     assert all(fleet.vms()[name]["live"] == "on" for name in "abce")
 
 
+@pytest.mark.parametrize("limits", [("--max-failures", "1"), ("--batch", "2")])
+def test_who_was_left_off_is_started_however_many_have_failed(
+    fleet: MemoryFleet, limits: tuple[str, str]
+) -> None:
+    fleet.add("a", fragile=limits[0] == "--batch")
+    fleet.add("b")
+    fleet.add("c")
+    args = ("enable", "memory: *", "--yes", *limits)
+    running = fleet.begin(*args, NESTVIRT_MEMORY_BOOT="3")
+    wait_for(lambda: all(fleet.vms()[n]["power"] == "stopped" for n in "ab"), 60, "a and b to be off")
+    running.kill()
+    running.communicate()
+    vms = json.loads(fleet.path.read_text())
+    if limits[0] == "--max-failures":
+        del vms["id-c"]  # so that its plan fails
+        fleet.path.write_text(json.dumps(vms))
+    rows = fleet.rows("enable", "--resume", "--yes", "--parallel", "1")
+    assert {fleet.vms()[name]["power"] for name in "ab"} == {"running"}
+    assert rows["memory:id-b"]["ending"] == "pass"
+    assert rows["memory:id-c"]["ending"] == ("not-begun" if "id-c" in vms else "fail")
+
+
 def test_what_was_done_after_a_run_is_not_taken_back_by_resume(fleet: MemoryFleet) -> None:
     fleet.add("a")
     fleet.add("off", running=False)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from nestvirt import backends, cli, settings
+from nestvirt import api, backends, cli, settings
 from nestvirt.backends import AUTO
 from nestvirt.backends.host import HostBackend
 from nestvirt.backends.host.with_vm import WithHost
@@ -202,3 +202,22 @@ def test_what_a_dead_run_has_shut_down_is_started_and_what_an_ended_one_had_is_l
     begin().end("applied")
     assert nestvirt("undo --yes").code == 0
     assert host.vms == {WEB: False}
+
+
+@pytest.mark.parametrize("way", ["command", "python"])
+def test_undo_of_one_that_died_after_a_dead_run_with_the_host_reaches_the_host(
+    nestvirt: Nestvirt, host: ScriptedHost, way: str
+) -> None:
+    nestvirt("enable --libvirt web-01 --with-host local --yes")
+    [record] = (settings.state_path() / "runs").iterdir()
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-1]))  # as if it had been killed
+    journal = Journal(settings.state_path())
+    run = journal.find(None)
+    alone = {"uri": run.endpoint["uri"]}
+    newest = journal.begin("enable", run.target, run.vm, Power.RUNNING, alone)
+    if way == "command":
+        assert nestvirt("undo --yes").code == 0
+    else:
+        api.undo(newest.id)
+    assert (host.files, host.nested) == (ZERO, "0")
+    assert {run.state for run in journal.runs()} == {"undone"}

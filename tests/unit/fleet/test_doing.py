@@ -263,3 +263,25 @@ def test_under_a_node_that_is_not_ready_a_vm_is_started_and_never_stopped(
     words = [call["argv"][-2:] for call in kubectl.calls if "--raw" not in call["argv"]]
     assert words == [["uncordon", "a"]]
     assert "/nodes/a" in kubectl.calls[-2]["argv"][-1]  # it was waited for
+
+
+def test_of_a_node_that_was_to_be_first_and_is_not_ready_no_other_takes_advantage(
+    fleet: MemoryFleet, tmp_path: Path
+) -> None:
+    fleet.add("a")
+    [member] = all_of(fleet)
+    kubectl, unready = FakeKubectl(tmp_path), tmp_path / "unready"
+    kubectl.behave(
+        f"ready = str(not os.path.exists({str(unready)!r}))\n"
+        "status = {'conditions': [{'type': 'Ready', 'status': ready}]}\n"
+        "node = {'metadata': {'name': 'a'}, 'status': status}\n"
+        "say(json.dumps(node if '/nodes/a' in argv[-1] else {'items': [node]}))\n"
+    )
+    nodes = Nodes(Cluster(kubectl.kube), None, 20)
+    work = replace(reaching(fleet, [member]), nodes=nodes)
+    plan = work.plan(member, tell)
+    nodes.due.add("a")
+    unready.touch()
+    with pytest.raises(ChangeRejected, match="a is not Ready"):
+        replace(work, plans={member.written: plan}).carry_out(member, tell)
+    assert nodes.due == set()

@@ -223,8 +223,9 @@ def test_no_node_is_drained_while_one_before_it_is_not_back_and_that_one_stays_c
     assert "kubectl uncordon a" in late.value.cure
     assert (nodes.left, nodes.lost) == ({"a"}, {"a": "1"})
     assert done(kubectl) == ["cordon", "drain"]
-    with pytest.raises(ChangeRejected, match="the node a is not Ready"):
+    with pytest.raises(ChangeRejected, match="the node a is of the same boot as before") as caught:
         away(nodes, "b")
+    assert caught.value.cure.startswith("see why: kubectl describe node a; or begin this again: ")
     with pytest.raises(PowerError, match="node a was not Ready"):
         nodes.give_back("a")
     assert done(kubectl) == ["cordon", "drain"]
@@ -261,15 +262,25 @@ def test_what_an_earlier_run_had_down_is_waited_for_first(
     monkeypatch.setattr(base, "FIRST_PAUSE", 0.01)
     play(kubectl, [node("a", boot="1"), node("b")])
     nodes = Nodes(Cluster(kubectl.kube), Notes(), 0.1)
-    nodes.remember("a", "1", time.time())
+    nodes.remember("a", "1", time.time(), "nestvirt enable --resume R")
     told: list[str] = []
+    with (
+        pytest.raises(ChangeRejected, match="the node a is of the same boot as before") as caught,
+        nodes.away("b", told.append, drain=True),
+    ):
+        raise AssertionError("not reached")
+    assert told == ["waiting for the node a"]
+    assert "another run has had it down, or was about to" in caught.value.evidence
+    assert caught.value.cure.startswith("go on with that run: nestvirt enable --resume R; or ")
+    play(kubectl, [node("a", boot="1", ready=False), node("b")])
     with (
         pytest.raises(ChangeRejected, match="the node a is not Ready") as caught,
         nodes.away("b", told.append, drain=True),
     ):
         raise AssertionError("not reached")
-    assert told == ["waiting for the node a"]
-    assert "was down in a run" in caught.value.evidence
+    assert "--resume R; where it is never to come back: kubectl delete node a" in caught.value.cure
+    play(kubectl, [node("a", boot="1"), node("b")])
+    told.clear()
     nodes.remember("a", "1", time.time() - 3600)  # since then, it would not be called Ready if it were not
     with nodes.away("b", told.append, drain=True):
         assert nodes.lost == {"b": "1"}
@@ -339,6 +350,24 @@ def test_another_cluster_than_the_one_expected_is_refused(kubectl: FakeKubectl) 
         other.known()
     assert "uid-2, and was uid-1" in caught.value.evidence
     assert caught.value.cure.endswith("; or wait")
+
+
+def test_who_may_not_read_namespaces_may_drain_but_not_go_on_with_a_run_that_knew_its_cluster(
+    kubectl: FakeKubectl,
+) -> None:
+    forbidden = FORBIDDEN.replace("nodes", "namespaces").replace("patch", "get")
+    listing = json.dumps({"items": [node("a")]})
+    kubectl.behave(
+        f"if argv[-1].endswith('/kube-system'): say({forbidden!r}, 1, sys.stderr)\nsay({listing!r})"
+    )
+    cluster = Cluster(kubectl.kube)
+    assert cluster.state("a").ready
+    assert cluster.uid == ""
+    other = Cluster(kubectl.kube)
+    other.expect("run-1", "uid-1", "wait")
+    with pytest.raises(ChangeRejected, match="not known to be the cluster of run run-1") as caught:
+        other.known()
+    assert caught.value.cure == "have its user read the namespace kube-system, as then; or wait"
 
 
 def test_an_unknown_node_is_told_beside_those_that_there_are(kubectl: FakeKubectl) -> None:

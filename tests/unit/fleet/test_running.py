@@ -169,6 +169,18 @@ def test_after_too_many_failures_no_more_is_begun() -> None:
     assert len(gauge.order) == 3
 
 
+def test_who_is_off_already_is_begun_however_many_have_failed_but_not_after_a_wish_to_stop() -> None:
+    gauge, down = Gauge(ill=("0",)), {"memory:0", "memory:1"}
+    pace = Pace(parallel=1, batch=2, failures=1, failed_before=1, down=down)
+    rows, _ = run([member(str(i)) for i in range(3)], gauge, pace)
+    assert gauge.order == ["memory:0", "memory:1"]
+    assert (rows[2].ending, rows[2].note) == (Ending.NOT_BEGUN, "2 had failed already")
+    stop = Stop()
+    stop.press()
+    rows, _ = run([member(str(i)) for i in range(3)], gauge, pace, stop)
+    assert [row.ending for row in rows] == [Ending.NOT_BEGUN] * 3
+
+
 def test_an_error_is_its_own_row() -> None:
     def work(member: Member, tell: Tell) -> Report:
         if member.written == "memory:b":

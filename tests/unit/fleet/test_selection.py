@@ -265,3 +265,16 @@ def test_what_has_a_connection_of_its_own_is_a_place_of_its_own() -> None:
     assert one != two
     assert Place.of(Target("libvirt", "a")) == Place.of(Target("libvirt", "b"))
     assert str(Place.of(Target("libvirt", "a", "lab"))) == "libvirt@lab"
+
+
+def test_tables_of_many_whose_hypervisor_is_down_are_not_searched_for_each(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {f"memory@gone:{number}": {"ssh": f"{number}.lab"} for number in range(100)}
+    spelled: list[Target] = []
+    spell = Target.__str__
+    monkeypatch.setattr(Target, "__str__", lambda target: spelled.append(target) or spell(target))  # type: ignore[func-returns-value]
+    members = chosen(fleet, list(told), FleetFile(details=told))
+    assert [member.told for member in members] == [{name: table} for name, table in told.items()]
+    assert all(member.error is not None for member in members)
+    assert len(spelled) < 20 * len(told)
