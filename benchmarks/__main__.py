@@ -5,7 +5,6 @@ Absolute times depend on the machine and on what else it does; a ratio of neighb
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from benchmarks.ansible import AnsibleBench
 from benchmarks.enable import EnableBench
 from benchmarks.hyperv import HyperVBench
 from benchmarks.kata import MANY, KataBench
+from benchmarks.peak import taken
 from benchmarks.proxmox import ProxmoxBench
 from benchmarks.vsphere import VSphereBench
 
@@ -66,14 +66,6 @@ def timed(command: Sequence[str]) -> Callable[[], float]:
     return run
 
 
-def peak_mib(command: Sequence[str]) -> float:
-    """A command's largest resident size."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0  # it was waited for here
-    return usage.ru_maxrss / 1024
-
-
 def main() -> int:
     """Measure and print."""
     python = sys.executable
@@ -115,7 +107,7 @@ def main() -> int:
     print(Ratio("the probe in 50 guests over SSH / by Ansible", ours_s, theirs_s, 1.0).line(), flush=True)
     for line in fleet.figures():
         print(line.line(), flush=True)
-    peak = peak_mib([NESTVIRT, "check"])
+    _, peak = taken([NESTVIRT, "check"])
     verdict = "ok" if peak <= PEAK_MIB else "MISSED"
     print(f"{'peak memory of nestvirt check':<58} {peak:>6.1f} MiB  aim {PEAK_MIB} MiB  {verdict}")
     return 0

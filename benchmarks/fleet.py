@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.peak import taken
 from benchmarks.proxmox import Count
 from tests.peers.memory_fleet import MemoryFleet
 from tests.peers.vsphere import VSphere
@@ -49,21 +49,6 @@ class Seconds:
         return f"{self.name:<58} {self.seconds:>6.2f} s  aim {self.aim:.2f} s  {verdict}"
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, int]:
-    """Seconds of a command, and its largest resident size in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    )
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0  # it was waited for here
-    return time.perf_counter() - start, usage.ru_maxrss // 1024
-
-
 def of_a_vcenter(count: int, state: Path) -> Iterator[Line]:
     """list, and the plan of enable for all; with ten thousand VMs, what that takes of memory."""
     with VSphere(vms=count) as lab:
@@ -73,13 +58,13 @@ def of_a_vcenter(count: int, state: Path) -> Iterator[Line]:
         own = {f"NESTVIRT_VSPHERE_{key.upper()}": value for key, value in endpoint.items()}
         environment = {**os.environ, **own, "NESTVIRT_STATE_DIR": str(state)}
         lab.clear()
-        listing = run([NESTVIRT, "list", "vsphere: *", "-q", "-o", "json"], environment)
+        listing = taken([NESTVIRT, "list", "vsphere: *", "-q", "-o", "json"], environment)
         asked = sum(lab.counts().values())
         plan = [NESTVIRT, "enable", "vsphere: *", "--dry-run", "-q", "-o", "json"]
-        planning = run(plan, environment)
+        planning = taken(plan, environment)
     if count > MANY:
-        yield Count(f"peak memory of list, {count} VMs", listing[1], PEAK_AIM, "MiB")
-        yield Count(f"peak memory of enable --dry-run, {count} VMs", planning[1], PEAK_AIM, "MiB")
+        yield Count(f"peak memory of list, {count} VMs", round(listing[1]), PEAK_AIM, "MiB")
+        yield Count(f"peak memory of enable --dry-run, {count} VMs", round(planning[1]), PEAK_AIM, "MiB")
         return
     yield Seconds(f"list of {count} VMs of one vCenter", listing[0], LIST_AIM)
     yield Count(f"list of {count} VMs of one vCenter", asked, REQUESTS_AIM)

@@ -26,14 +26,15 @@ NAME = "guest-07000"
 TRIPS_AIM, PEAK_AIM = 5, 150
 
 PEAK = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 from nestvirt import backends
 from nestvirt.model import Target
 backend = backends.connect(Target("vsphere", "any"), json.loads(sys.stdin.read()))
 backend.read(backend.find(sys.argv[1]))
 listed = sum(1 for _ in backend.states())
 backend.close()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 

@@ -10,6 +10,7 @@ Changes nothing, and loads nothing unless --load-modules asks. --root judges the
 import errno
 import fcntl
 import json
+import math
 import mmap
 import os
 import select
@@ -288,16 +289,15 @@ def _loops_per_s(spin: "Callable[[int], Any]") -> float:
     """By the best of several timings: neither a busy machine nor slow exits must look emulated."""
     end = time.perf_counter() + 1  # then the count that was reached has to do
     cost = min(_seconds(spin, 1) for _ in range(3))  # of entering and leaving the guest
-    count, before, rates = 2000, 0.0, []  # type: int, float, list[float]
+    count, before = 500, 0.0
     while True:
-        now = min(_seconds(spin, count) for _ in range(3))
         # Four times the loops have to take twice as long: else exits are timed, and those scatter.
-        timed = now - cost >= max(0.0015, 3 * cost) and now >= 2 * before > 0
-        last = count > 500000000 or time.perf_counter() > end
-        if timed or (last and not rates):
-            rates.append(count / (now - cost) if now > cost else 0.0)
-        if last or len(rates) > 1:  # a second count, as the first may have been short and disturbed
-            return max(rates)
+        least = max(cost + max(0.0015, 3 * cost), 2 * before or math.inf)
+        now = min(_seconds(spin, count) for _ in range(3))
+        if now >= least:  # or somebody else had the processor each time
+            now = min(now, min(_seconds(spin, count) for _ in range(3)))
+        if now >= least or count > 500000000 or time.perf_counter() > end:
+            return count / (now - cost) if now > cost else 0.0
         count, before = 4 * count, now
 
 
