@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -259,3 +260,18 @@ def test_who_is_stopped_before_the_engine_has_begun_is_told_that_nothing_was_tou
     assert isinstance(rows[0].outcome, Error)
     assert "nothing" not in rows[0].outcome.evidence
     assert "before anything of it was touched" in rows[0].outcome.message
+
+
+def test_a_wish_to_stop_is_looked_for_although_nobody_was_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two signals at once, Python may notice none while a thread waits without an end."""
+    stop, waits = Stop(), iter([True, True, False])
+
+    class Asleep:
+        def get(self, timeout: float | None = None) -> None:
+            assert timeout is not None
+            if next(waits):
+                raise queue.Empty
+
+    monkeypatch.setattr(stop, "wake", Asleep())
+    assert stop.news() is None
+    assert next(waits, None) is None
